@@ -1,0 +1,23 @@
+"""What several test modules need: the golden values and, where it is at hand, the miniature Emo-CFG."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def emo_cfg_mini() -> Path:
+    """The folder of the miniature Emo-CFG; it lies beside the checkout on development machines only."""
+    root = TESTS.parent.parent / "shared" / "emo_cfg_mini"
+    if not root.is_dir():
+        pytest.skip("emo_cfg_mini is not beside this checkout (../shared/emo_cfg_mini)")
+    return root
+
+
+def golden(name: str) -> dict[str, Any]:
+    """Values computed outside this project, kept in tests/golden."""
+    return json.loads((TESTS / "golden" / f"{name}.json").read_text())
