@@ -1,0 +1,123 @@
+"""The decoder of Qwen2.5-VL: grouped-query attention with M-RoPE, SwiGLU, RMSNorm."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from videmo_jax.model.attention import segment_attention
+from videmo_jax.model.config import TextConfig
+from videmo_jax.model.layers import (
+    ONES,
+    ZEROS,
+    inverse_frequencies,
+    project,
+    rms_norm,
+    rotate,
+    scan_layers,
+    weight,
+)
+from videmo_jax.sharding.rules import constrain
+
+Attend = Callable[[Array, Array, Array], Array]
+
+
+class DecoderLayer(nnx.Module):
+    """One layer; how its queries meet keys and values is the caller's: packed rows, prefill and decoding share it."""
+
+    def __init__(self, config: TextConfig, rngs: nnx.Rngs, stack: int) -> None:
+        d, n, k, h, f = config.width, config.heads, config.kv_heads, config.head_width, config.mlp_width
+        self.eps = config.norm_eps
+
+        def param(name: str, shape: tuple[int, ...], axes: tuple[str | None, ...], layout: str) -> nnx.Param:
+            init = {"init": ONES} if "norm" in name else {"init": ZEROS} if name.endswith("bias") else {}
+            hf = f"model.layers.{{layer}}.{name}"
+            return weight(rngs, shape, axes, hf=hf, layout=layout, stack=stack, **init)
+
+        self.attention_norm = param("input_layernorm.weight", (d,), ("embed",), "d -> d")
+        self.q = param("self_attn.q_proj.weight", (d, n, h), ("embed", "heads", None), "(n h) d -> d n h")
+        self.q_bias = param("self_attn.q_proj.bias", (n, h), ("heads", None), "(n h) -> n h")
+        self.k = param("self_attn.k_proj.weight", (d, k, h), ("embed", "kv_heads", None), "(k h) d -> d k h")
+        self.k_bias = param("self_attn.k_proj.bias", (k, h), ("kv_heads", None), "(k h) -> k h")
+        self.v = param("self_attn.v_proj.weight", (d, k, h), ("embed", "kv_heads", None), "(k h) d -> d k h")
+        self.v_bias = param("self_attn.v_proj.bias", (k, h), ("kv_heads", None), "(k h) -> k h")
+        self.o = param("self_attn.o_proj.weight", (n, h, d), ("heads", None, "embed"), "d (n h) -> n h d")
+        self.mlp_norm = param("post_attention_layernorm.weight", (d,), ("embed",), "d -> d")
+        self.gate = param("mlp.gate_proj.weight", (d, f), ("embed", "mlp"), "f d -> d f")
+        self.up = param("mlp.up_proj.weight", (d, f), ("embed", "mlp"), "f d -> d f")
+        self.down = param("mlp.down_proj.weight", (f, d), ("mlp", "embed"), "d f -> f d")
+
+    def __call__(
+        self, x: Float[Array, "B T D"], angles: Float[Array, "B T H/2"], attend: Attend
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T K H"], Float[Array, "B T K H"]]]:
+        """Returns the new activations, and this layer's rotated keys and its values (for a cache).
+
+        Args:
+          x: activations.
+          angles: rotary angles of the tokens.
+          attend: (q, k, v) -> mixed values, q [B, T, N, H], k and v [B, T, K, H].
+        """
+        y = rms_norm(x, self.attention_norm, self.eps)
+        q = rotate(project(y, self.q, "btd,dnh->btnh", self.q_bias), angles)
+        k = rotate(project(y, self.k, "btd,dkh->btkh", self.k_bias), angles)
+        v = project(y, self.v, "btd,dkh->btkh", self.v_bias)
+        x += project(attend(q, k, v), self.o, "btnh,nhd->btd")
+        y = rms_norm(x, self.mlp_norm, self.eps)
+        y = jax.nn.silu(project(y, self.gate, "btd,df->btf")) * project(y, self.up, "btd,df->btf")
+        return constrain(x + project(y, self.down, "btf,fd->btd"), "batch", None, None), (k, v)
+
+
+class Decoder(nnx.Module):
+    """Token embedding, layers, final norm and output layer."""
+
+    def __init__(self, config: TextConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        shape, axes = (config.vocab, config.width), ("vocab", "embed")
+        self.embedding = weight(rngs, shape, axes, hf="model.embed_tokens.weight", layout="v d -> v d")
+        self.layers = DecoderLayer(config, rngs, stack=config.layers)
+        self.norm = weight(rngs, (config.width,), ("embed",), hf="model.norm.weight", layout="d -> d", init=ONES)
+        self.head = None if config.tied else weight(rngs, shape, axes, hf="lm_head.weight", layout="v d -> v d")
+
+    def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+        """Embeddings of token ids."""
+        return self.embedding[...].astype(dtype)[tokens]
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B 3 T"],
+        segment_ids: Int[Array, "B T"],
+        *,
+        keep_cache: bool = False,
+        remat: object | None = None,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Hidden states after the final norm; with `keep_cache` also keys and values, [L, B, T, K, H] each.
+
+        Tokens see earlier tokens of their row that have the same segment id.
+        """
+        angles = self.rotary_angles(positions)
+
+        def attend(q: Array, k: Array, v: Array) -> Array:
+            return segment_attention(q, k, v, segment_ids, causal=True)
+
+        def step(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, Any]:
+            x, cache = layer(x, angles, attend)
+            return x, cache if keep_cache else None
+
+        x, cache = scan_layers(self.layers, step, x, remat=remat)
+        return rms_norm(x, self.norm, self.config.norm_eps), cache
+
+    def rotary_angles(self, positions: Int[Array, "B 3 T"]) -> Float[Array, "B T H/2"]:
+        """M-RoPE: each frequency turns with the temporal, height or width id, by sections."""
+        sections = jnp.asarray(self.config.mrope_sections)
+        axis = jnp.repeat(jnp.arange(3), sections, total_repeat_length=self.config.head_width // 2)
+        by_frequency = jnp.moveaxis(positions, 1, -1)[..., axis].astype(jnp.float32)
+        return by_frequency * inverse_frequencies(self.config.head_width // 2, self.config.rope_theta)
+
+    def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Scores of the next token, in float32."""
+        table = (self.embedding if self.head is None else self.head)[...].astype(x.dtype)
+        return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)

@@ -1,0 +1,87 @@
+"""The whole model: slabs of video and tokens of text in, hidden states and logits out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int32, UInt8
+
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.language import Decoder
+from videmo_jax.model.vision import VisionTower
+from videmo_jax.sharding.rules import constrain
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rows:
+    """What the model reads: B rows of T tokens, each with up to S slabs of P patches of X pixel values.
+
+    A segment is one sample; 0 is padding. `vision_index` is -1 for text, and for a vision token its place among the
+    row's merged tokens: slab x (P / 4) + number within the slab. `patch_hw` is -1 where a slab is padded.
+    """
+
+    tokens: Int32[Array, "B T"]
+    segment_ids: Int32[Array, "B T"]
+    positions: Int32[Array, "B 3 T"]
+    vision_index: Int32[Array, "B T"]
+    patches: UInt8[Array, "B S P X"]
+    patch_hw: Int32[Array, "B S P 2"]
+
+
+class VidEmo(nnx.Module):
+    """Qwen2.5-VL."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.vision = VisionTower(config.vision, rngs)
+        self.language = Decoder(config.text, rngs)
+
+    def embed(
+        self, rows: Rows, *, dtype: jnp.dtype = jnp.float32, remat: object | None = None
+    ) -> Float[Array, "B T D"]:
+        """Token embeddings, with the vision tower's output where `vision_index` says so."""
+        x = self.language.embed(rows.tokens, dtype)
+        batch, slabs, patches, _ = rows.patches.shape
+        if slabs == 0:
+            return constrain(x, "batch", None, None)
+        merged = self.vision(
+            rows.patches.reshape(batch * slabs, patches, -1),
+            rows.patch_hw.reshape(batch * slabs, patches, 2),
+            dtype=dtype,
+            remat=remat,
+        )
+        merged = merged.reshape(batch, -1, x.shape[-1])
+        index = rows.vision_index[..., None]
+        seen = jnp.take_along_axis(merged, jnp.maximum(index, 0), axis=1)
+        return constrain(jnp.where(index >= 0, seen, x), "batch", None, None)
+
+    def __call__(
+        self,
+        rows: Rows,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        remat: object | None = None,
+        keep_cache: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Hidden states of every token; with `keep_cache` also the decoder's keys and values.
+
+        Args:
+          rows: the input.
+          dtype: of the computation; parameters are cast where they are used.
+          remat: a policy of `jax.checkpoint_policies` for both towers; None keeps every activation.
+          keep_cache: whether to return keys and values, [L, B, T, K, H] each.
+        """
+        x = self.embed(rows, dtype=dtype, remat=remat)
+        return self.language(x, rows.positions, rows.segment_ids, keep_cache=keep_cache, remat=remat)
+
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Scores of the next token, in float32."""
+        return self.language.logits(hidden)
+
+
+def abstract_model(config: ModelConfig) -> VidEmo:
+    """The model with shapes in place of values: names, shapes and axes of any size cost nothing."""
+    return nnx.eval_shape(lambda: VidEmo(config, nnx.Rngs(0)))
