@@ -1,0 +1,1 @@
+"""What SFT and RL share: checkpoints, optimizer, state, loop and metrics."""

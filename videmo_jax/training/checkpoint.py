@@ -1,0 +1,228 @@
+"""Checkpoints: what lies in them, how they are found, written and read.
+
+A checkpoint is one directory `.../checkpoints/STEP`, committed as a whole by Orbax, with the items
+
+- `params`: the model's parameters, a nested dict of arrays,
+- `meta`: JSON, the model's configuration and how its input is made (class Meta),
+- `tokenizer`: JSON, the texts of the tokenizer's files by name,
+- `optimizer`, `data`: state of a training run (absent in imported weights).
+
+Everything that a command is given as CKPT is a directory with `checkpoints/` in it, or one of the steps.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.videmo import abstract_model
+from videmo_jax.sharding.rules import make_mesh, shard_state
+
+FOLDER = "checkpoints"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, or that is not what the caller needs."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a checkpoint says of itself.
+
+    `inputs` holds how clips become tokens (frame limits and the seconds_per_grid mode, see data.video), so that
+    evaluation feeds the model as training did; `origin` tells where the weights come from.
+    """
+
+    model: ModelConfig
+    step: int = 0
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return {
+            "format": FORMAT,
+            "model": self.model.to_json(),
+            "step": self.step,
+            "inputs": self.inputs,
+            "origin": self.origin,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Meta":
+        """Reads what `to_json` wrote."""
+        if values.get("format") != FORMAT:
+            raise CheckpointError(f"checkpoint format {values.get('format')!r}; this version reads {FORMAT}")
+        model = ModelConfig.from_json(values["model"])
+        return cls(model, values["step"], values["inputs"], values["origin"])
+
+
+def steps(folder: epath.PathLike) -> list[int]:
+    """The committed steps below WORKDIR/checkpoints, ascending; [] where there are none."""
+    root = epath.Path(folder) / FOLDER
+    return sorted(ocp.utils.checkpoint_steps(root)) if root.exists() else []
+
+
+def find_checkpoint(path: epath.PathLike) -> epath.Path:
+    """The directory of one checkpoint: `path` itself, or the newest step in a work directory.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    path = epath.Path(path)
+    if (path / "params").exists():
+        return path
+    found = steps(path)
+    if not found:
+        raise CheckpointError(
+            f"{path}: no checkpoint here; expected {path}/{FOLDER}/STEP/params. "
+            "Give a work directory of launch/train.py or what launch/convert.py import wrote."
+        )
+    return path / FOLDER / str(found[-1])
+
+
+def _read_json(checkpoint: epath.Path, item: str) -> Any:
+    """Reads one JSON item."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(checkpoint / item)
+
+
+def read_meta(checkpoint: epath.PathLike) -> Meta:
+    """The self-description of the checkpoint that `path` names."""
+    return Meta.from_json(_read_json(find_checkpoint(checkpoint), "meta"))
+
+
+def read_tokenizer_files(checkpoint: epath.PathLike) -> dict[str, str]:
+    """The texts of the tokenizer's files, by file name.
+
+    Raises:
+      CheckpointError: the checkpoint has no tokenizer.
+    """
+    checkpoint = find_checkpoint(checkpoint)
+    if not (checkpoint / "tokenizer").exists():
+        raise CheckpointError(
+            f"{checkpoint}: no tokenizer in this checkpoint; import the weights again with --tokenizer DIR"
+        )
+    return _read_json(checkpoint, "tokenizer")
+
+
+def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtype: Any = None) -> nnx.State:
+    """The parameters of a checkpoint, laid out over `mesh` (one device by default).
+
+    Args:
+      checkpoint: a checkpoint or a work directory.
+      mesh: where the arrays go, by the rules of `sharding`.
+      dtype: what they are cast to; None keeps what the file holds.
+    """
+    checkpoint = find_checkpoint(checkpoint)
+    mesh = mesh or make_mesh({"data": 1}, jax.devices()[:1])
+    state = nnx.state(abstract_model(read_meta(checkpoint).model), nnx.Param)
+    shardings = nnx.to_pure_dict(shard_state(state, mesh))
+    with ocp.StandardCheckpointer() as reader:
+        held = reader.metadata(checkpoint / "params").item_metadata.tree
+        target = jax.tree.map(
+            lambda a, sharding, there: jax.ShapeDtypeStruct(a.shape, dtype or there.dtype, sharding=sharding),
+            nnx.to_pure_dict(state),
+            shardings,
+            held,
+        )
+        values = reader.restore(checkpoint / "params", target)
+    nnx.replace_by_pure_dict(state, values)
+    return state
+
+
+def require_fit(checkpoint: epath.PathLike, model: ModelConfig) -> None:
+    """Refuses a checkpoint of another model, naming the first fields that differ.
+
+    Raises:
+      CheckpointError: its configuration is not `model`.
+    """
+    theirs, ours = read_meta(checkpoint).model.to_json(), model.to_json()
+    differing = [
+        f"{part}.{name}: {theirs[part][name]!r} there, {value!r} in the config"
+        for part in ours
+        for name, value in ours[part].items()
+        if theirs[part][name] != value
+    ]
+    if differing:
+        raise CheckpointError(f"{checkpoint} does not fit the config's model: {'; '.join(differing[:5])}")
+
+
+class Checkpoints:
+    """Writes and reads the checkpoints of one training run; saving goes on in the background.
+
+    Use it as a context manager: leaving it waits for what is being written.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        self._manager = ocp.CheckpointManager(epath.Path(workdir).absolute() / FOLDER, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The newest committed step, None at the start."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        meta: Meta,
+        tokenizer_files: dict[str, str],
+        params: nnx.State,
+        optimizer: Any,
+        data: grain.DatasetIterator,
+    ) -> None:
+        """Writes step `meta.step`, data iterator included, as one whole."""
+        self._manager.save(
+            meta.step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(nnx.to_pure_dict(params)),
+                optimizer=ocp.args.StandardSave(_values(optimizer)),
+                data=grain.checkpoint.CheckpointSave(data),
+                meta=ocp.args.JsonSave(meta.to_json()),
+                tokenizer=ocp.args.JsonSave(tokenizer_files),
+            ),
+        )
+
+    def restore(
+        self, step: int, params: nnx.State, optimizer: Any, data: grain.DatasetIterator
+    ) -> tuple[nnx.State, Any]:
+        """Reads step `step` into the layout of `params` and `optimizer`, and sets the data iterator to it."""
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(_abstract(nnx.to_pure_dict(params))),
+                optimizer=ocp.args.StandardRestore(_abstract(_values(optimizer))),
+                data=grain.checkpoint.CheckpointRestore(data),
+            ),
+        )
+        nnx.replace_by_pure_dict(params, restored.params)
+        leaves = jax.tree.leaves(restored.optimizer)
+        return params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves)
+
+
+def _values(tree: Any) -> Any:
+    """The tree with plain arrays in place of variables."""
+
+    def value(leaf: Any) -> Any:
+        return leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+
+    return jax.tree.map(value, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def _abstract(tree: Any) -> Any:
+    """Shape, dtype and sharding of every array."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
