@@ -8,7 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from av.stream import Disposition
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import golden
@@ -30,7 +31,7 @@ def write_video(path: Path, count: int = 30, size: tuple[int, int] = (64, 48), r
     """A clip whose brightness tells the frame's number (8 a frame), with a white upper left quarter."""
     width, height = size
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"g": "10"})
+        stream = container.add_stream("libx264", rate=25, options={"g": "10", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         if rotation:
             stream.set_display_rotation(rotation)
@@ -58,6 +59,17 @@ def write_audio(path: Path) -> Path:
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 16_000
         container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_cover(path: Path) -> Path:
+    """A picture that players show beside sound is a video stream too, but no video."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
+        stream.disposition = Disposition.attached_pic
+        container.mux(stream.encode(av.VideoFrame(64, 64, "yuvj420p")))
         container.mux(stream.encode(None))
     return path
 
@@ -108,6 +120,7 @@ def test_indices_are_within_the_clip_and_rise(total, rate, limits):
     assert len(indices) <= limits[1] and (np.diff(indices) > 0).all()
 
 
+@settings(deadline=None)  # the first example imports transformers
 @given(st.integers(1, 8000), st.integers(1, 8000))
 def test_size_equals_that_of_transformers(height, width):
     module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
@@ -295,6 +308,7 @@ def narrow(path: Path) -> None:
         (damaged, "is damaged a"),
         (playlist, "cannot be read as a video"),
         (write_audio, "holds no video stream"),
+        (write_cover, "holds no video stream"),
         (narrow, "4000 x 16 pixels: one side is over 200 times the other"),
     ],
 )
