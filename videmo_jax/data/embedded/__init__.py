@@ -1,0 +1,1 @@
+"""Small data files that come with the package, and the scripts that made them."""

@@ -1,0 +1,140 @@
+"""The tokenizer: a Hugging Face `tokenizer.json` as it is, with the ids of Qwen's special tokens read from it.
+
+A tokenizer is a set of small text files. Checkpoints carry them (`Tokenizer.files`), exports write them back
+unchanged, and nothing in this project knows an id by heart (PAPER.md section 7).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+
+MAIN_FILE = "tokenizer.json"
+
+# Kept word for word beside it, where a directory has them: an exported model needs them.
+SIDE_FILES = (
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+
+# Qwen2.5's special tokens in Qwen's order: their ids follow the vocabulary.
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+MAX_FILE_BYTES = 64 * 1024**2
+
+
+class TokenizerError(ValueError):
+    """The tokenizer's files cannot be used; the message says which file, what is wrong and what to do."""
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Attributes:
+      im_start, im_end, endoftext, vision_start, vision_end, image_pad, video_pad: ids of the special tokens.
+      vocab_size: the highest id + 1; a model's embedding may have more rows.
+      special_ids: the ids of all added tokens; a sampler never offers most of them.
+    """
+
+    def __init__(self, files: Mapping[str, str], origin: str = "the tokenizer's files") -> None:
+        """Reads the texts of the files by name; prefer `from_dir`, `from_files` and `embedded`."""
+        if MAIN_FILE not in files:
+            raise TokenizerError(f"{origin}: no {MAIN_FILE}; a model's own one (Hugging Face format) is needed.")
+        main = f"{origin}: {MAIN_FILE}"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(files[MAIN_FILE])
+        except Exception as error:  # The Rust library raises bare Exceptions.
+            raise TokenizerError(f"{main} is not a valid tokenizer: {error}. Fetch the file again.") from None
+        # What a user types is text, also where it looks like `<|im_end|>`.
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._files = dict(files)
+        self._main = main
+        self.endoftext = self._id("<|endoftext|>")
+        self.im_start = self._id("<|im_start|>")
+        self.im_end = self._id("<|im_end|>")
+        self.vision_start = self._id("<|vision_start|>")
+        self.vision_end = self._id("<|vision_end|>")
+        self.image_pad = self._id("<|image_pad|>")
+        self.video_pad = self._id("<|video_pad|>")
+        self.special_ids = frozenset(self._tokenizer.get_added_tokens_decoder())
+        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @classmethod
+    def from_dir(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a Hugging Face directory; raises TokenizerError where files are missing, too large or no text."""
+        folder = Path(path)
+        names = [name for name in (MAIN_FILE, *SIDE_FILES) if (folder / name).is_file()]
+        return cls({name: _read(folder / name) for name in names}, str(folder))
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, str]) -> Self:
+        """The same from texts by file name, as `files` gives them and as a checkpoint carries them."""
+        return cls(files)
+
+    @classmethod
+    def embedded(cls) -> Self:
+        """The small English tokenizer of this package (`embedded/train_tokenizer.py`): byte-level BPE as Qwen's."""
+        return cls(_embedded_files(), "the embedded tokenizer")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The texts of all its files by name, word for word."""
+        return dict(self._files)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text: strings such as `<|im_end|>` inside it become ordinary tokens, never special ids.
+
+        Added tokens that the file declares as ordinary (`"special": false`, Qwen's `<tool_call>`) stay whole.
+        """
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of ids, without special tokens unless they are asked for. Broken UTF-8 gives U+FFFD."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def _id(self, token: str) -> int:
+        id = self._tokenizer.token_to_id(token)
+        if id is None:
+            raise TokenizerError(f"{self._main} has no token {token}; a Qwen2 or Qwen2.5-VL tokenizer is needed.")
+        return id
+
+
+def _read(path: Path) -> str:
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise TokenizerError(f"{path}: {size:,} bytes, more than {MAX_FILE_BYTES:,}: no tokenizer file is so large.")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: not UTF-8 at byte {error.start}. Fetch the file again.") from None
+
+
+@cache
+def _embedded_files() -> Mapping[str, str]:
+    folder = Path(__file__).parent / "embedded"
+    return {name: _read(folder / name) for name in (MAIN_FILE, "tokenizer_config.json")}
