@@ -328,6 +328,34 @@ def test_giant_input_is_refused(tmp_path):
     assert read_clip(path, FrameSpec(max_source_pixels=128 * 64, max_decoded_frames=30)).decoded_frames == 30
 
 
+def test_frame_size_may_not_grow_beyond_the_limit(tmp_path):
+    """The header tells the first frames' size only."""
+    parts = [write_video(tmp_path / f"{width}.h264", 30, (width, 48)).read_bytes() for width in (64, 640)]
+    path = tmp_path / "clip.h264"
+    path.write_bytes(b"".join(parts))
+    assert read_clip(path, SPEC).decoded_frames == 60
+    with pytest.raises(VideoError, match=r"clip\.h264: is damaged after frame 30"):
+        read_clip(path, FrameSpec(max_source_pixels=2 * 64 * 48))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_random_damage_gives_a_clip_or_a_video_error(tmp_path, suffix):
+    whole = write_video(tmp_path / f"whole{suffix}").read_bytes()
+    path = tmp_path / f"damaged{suffix}"
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[random.integers(0, len(whole), 8)] = random.integers(0, 256, 8)
+        path.write_bytes(content[: random.integers(1, 2 * len(whole))].tobytes())
+        try:
+            assert read_clip(path, SPEC).decoded_frames > 0
+        except VideoError as error:
+            assert str(error).startswith(f"{path}: ")
+            refused += 1
+    assert 0 < refused < 60
+
+
 def test_cache_gives_one_clip_to_all_threads(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     cache = ClipCache(10**8)

@@ -194,7 +194,8 @@ def _sample(id: str, file: str, record: Any, videos: _Videos) -> Sample:
     for path in paths:
         if fault := videos.fault(path):
             raise _BadSample(f"video {path!r:.300} {fault}")
-    return Sample(id, file, messages, tuple(paths), source)
+    # Interned, here and in `_messages`: millions of samples share paths, sources and three roles.
+    return Sample(id, file, messages, tuple(map(sys.intern, paths)), source and sys.intern(source))
 
 
 def _messages(turns: Any) -> tuple[Message, ...]:
@@ -216,7 +217,6 @@ def _messages(turns: Any) -> tuple[Message, ...]:
         raise _BadSample(f"the last message is the {turns[-1]['role']}'s, expected the assistant's answer")
     if all(turn["role"] != "user" for turn in turns):
         raise _BadSample("no user's turn")
-    # Interned, because millions of turns share three roles.
     return tuple(Message(sys.intern(turn["role"]), turn["content"]) for turn in turns)
 
 

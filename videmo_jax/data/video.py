@@ -140,10 +140,9 @@ def read_clip(path: str | os.PathLike[str], spec: FrameSpec) -> Clip:
         return _read(path, spec)
     except VideoError as error:
         raise VideoError(f"{path}: {error}") from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{path}: cannot be read as a video ({error.strerror}); download or convert it again"
-        ) from error
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:  # PyAV stumbles in many ways
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{path}: cannot be read as a video ({reason}); download or convert it again") from error
 
 
 def _read(path: Path, spec: FrameSpec) -> Clip:
@@ -164,7 +163,9 @@ def _read(path: Path, spec: FrameSpec) -> Clip:
 @contextmanager
 def _open(path: Path, spec: FrameSpec) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its first video stream that is no cover picture."""
-    with av.open(str(path), options={"format_whitelist": CONTAINERS}) as container:
+    # Titles in other encodings are common, and nobody reads them here.
+    options = {"format_whitelist": CONTAINERS}
+    with av.open(str(path), options=options, metadata_errors="replace") as container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError("holds no video stream; give a file that has one")
