@@ -5,38 +5,13 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from videmo_jax.data.chat import encode
 from videmo_jax.data.sample import Message
-from videmo_jax.data.tokenizer import QWEN_SPECIAL_TOKENS, Tokenizer
+from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.model.positions import VisionGrid, mrope_ids
 
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def small_tokenizer() -> Tokenizer:
-    """A byte-level BPE as Qwen's, with merges of letters, spaces and newlines."""
-    model = tokenizers.Tokenizer(models.BPE())
-    model.normalizer = normalizers.NFC()
-    model.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(QWEN_SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    model.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    model.train_from_iterator(["You are a helpful assistant.\n\nuser\nsystem\n  \n\n"] * 3, trainer)
-    model.add_special_tokens(list(QWEN_SPECIAL_TOKENS))
-    return Tokenizer.from_files({"tokenizer.json": model.to_str()})
-
-
-TOKENIZER = small_tokenizer()
+TOKENIZER = Tokenizer.embedded()
 # The same files, in the library's normal state: special tokens in a text are parsed.
 PARSING = tokenizers.Tokenizer.from_str(TOKENIZER.files["tokenizer.json"])
 
