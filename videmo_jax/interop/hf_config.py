@@ -82,8 +82,8 @@ def model_config_to_hf(config: ModelConfig, token_ids: Mapping[str, int], dtype:
 
     Args:
       config: the model.
-      token_ids: `bos`, `eos`, `vision_start`, `vision_end`, `vision` (its padding), `image`, `video`: the tokenizer's.
-      dtype: of the exported tensors, `float32` or `bfloat16`.
+      token_ids: `bos`, `eos`, `vision_start`, `vision_end`, `image`, `video`: the tokenizer's.
+      dtype: of the exported tensors, `float32`, `bfloat16` or `float16`.
     """
     text, vision = config.text, config.vision
     if text.head_width * text.heads != text.width:

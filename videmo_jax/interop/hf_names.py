@@ -29,6 +29,12 @@ class HfTensor:
     layout: str
     sizes: dict[str, int]
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a whole parameter of ours in the same layout, so that its rows are rows of ours."""
+        theirs, ours = self.layout.split(" -> ")
+        return self.layer is None and theirs == ours
+
     def to_ours(self, value: Any) -> Any:
         """The file's tensor in our layout (of one layer)."""
         return rearrange(value, self.layout, **self.sizes)
