@@ -338,16 +338,18 @@ def _micro(rng: np.random.Generator, person: Person, label: str) -> Person:
 def _acting(rng: np.random.Generator, person: Person) -> Person:
     """The person with a random action of head, eyes, mouth and body each."""
     calm = person.emotion in ("neutral", "happiness", "sadness", "anger")
-    sunglasses = rng.random() < 0.12
-    glasses = "sunglasses" if sunglasses else person.identity.glasses
-    return replace(
+    person = replace(
         person,
-        identity=replace(person.identity, glasses=glasses),
         head=pick_one(rng, HEAD_MOTIONS),
         gaze=pick_one(rng, GAZES),
         face=pick_one(rng, FACE_ACTIONS if calm else ("none", "talk")),
         body=pick_one(rng, BODY_ACTIONS),
     )
+    # Sunglasses only where nothing that is told lies behind them.
+    behind = person.face in ("close_eyes", "wink") or person.emotion not in ("neutral", "happiness", "sadness")
+    if behind or rng.random() < 0.7:
+        return person
+    return replace(person, identity=replace(person.identity, glasses="sunglasses"))
 
 
 def _units(rng: np.random.Generator) -> tuple[str, ...]:
