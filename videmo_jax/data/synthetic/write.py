@@ -72,8 +72,8 @@ def write_synthetic(
 ) -> dict[str, int]:
     """Writes the set into the new folder `root`, or finds it complete there.
 
-    The same arguments (workers aside) give the same annotation files and the same frames. The folder appears
-    only when everything in it is written.
+    The same arguments give the same bytes, whatever the number of workers. The folder appears only when everything
+    in it is written.
 
     Args:
       root: a local folder that does not exist yet, is empty, or holds this very set.
@@ -185,8 +185,10 @@ def _clips(folder: Path, recipe: Recipe, numbers: list[tuple[str, int]], workers
 
 def encode(path: Path, frames: UInt8[np.ndarray, "F H W 3"], fps: int) -> None:
     """Writes RGB frames as H.264 in MP4, near to lossless but for the halved colour resolution."""
+    # Without mbtree, whose look-ahead makes the bytes depend on what the process did before.
+    options = {"crf": "12", "preset": "veryfast", "x264-params": "mbtree=0"}
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "12", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
