@@ -1,7 +1,11 @@
 """Attention behind one door: which kernel computes it is decided here and nowhere else."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -21,10 +25,37 @@ def segment_attention(
     return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of one layer, as the two products of attention take them: no transposition while decoding.
+
+    A shared prefix has no G axis; an answer's own slots have one.
+    """
+
+    keys: Float[Array, "*B K H C"]
+    values: Float[Array, "*B K C H"]
+
+    @classmethod
+    def of_prefix(cls, k: Float[Array, "*B T K H"], v: Float[Array, "*B T K H"]) -> "Cache":
+        """From what a layer returned for all tokens of a prompt."""
+        return cls(rearrange(k, "... t k h -> ... k h t"), rearrange(v, "... t k h -> ... k t h"))
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], slots: int, width: int, dtype: jnp.dtype) -> "Cache":
+        """`slots` free places for heads of `width`; `shape` is that of the axes in front, key heads last."""
+        return cls(jnp.zeros((*shape, width, slots), dtype), jnp.zeros((*shape, slots, width), dtype))
+
+    def put(self, k: Float[Array, "B G K H"], v: Float[Array, "B G K H"], slot: Int[Array, ""]) -> "Cache":
+        """The cache with one token more, in `slot`."""
+        keys = lax.dynamic_update_slice_in_dim(self.keys, k[..., None], slot, axis=-1)
+        return Cache(keys, lax.dynamic_update_slice_in_dim(self.values, v[..., None, :], slot, axis=-2))
+
+
 def cached_attention(
     q: Float[Array, "B G N H"],
-    prefix: tuple[Float[Array, "B T K H"], Float[Array, "B T K H"]],
-    own: tuple[Float[Array, "B G C K H"], Float[Array, "B G C K H"]],
+    prefix: Cache,
+    own: Cache,
     prefix_mask: Bool[Array, "B T"],
     own_mask: Bool[Array, "C"],
 ) -> Float[Array, "B G N H"]:
@@ -32,16 +63,16 @@ def cached_attention(
 
     The prefix (T tokens) lies in memory once for all its answers; `own` holds C slots for each answer.
     """
-    b, g, n, h = q.shape
-    kv_heads = own[0].shape[3]
-    q = q.reshape(b, g, kv_heads, n // kv_heads, h) * jnp.asarray(h**-0.5, q.dtype)
+    kv_heads = own.keys.shape[2]
+    q = rearrange(q, "b g (k r) h -> b k g r h", k=kv_heads) * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     lowest = jnp.finfo(jnp.float32).min
-    to_prefix = jnp.einsum("bgkrh,btkh->bgkrt", q, prefix[0], preferred_element_type=jnp.float32)
-    to_prefix = jnp.where(prefix_mask[:, None, None, None, :], to_prefix, lowest)
-    to_own = jnp.einsum("bgkrh,bgckh->bgkrc", q, own[0], preferred_element_type=jnp.float32)
+    to_prefix = jnp.einsum("bkgrh,bkht->bkgrt", q, prefix.keys, preferred_element_type=jnp.float32)
+    to_prefix = jnp.where(prefix_mask[:, None, None, None], to_prefix, lowest)
+    to_own = jnp.einsum("bkgrh,bgkhc->bkgrc", q, own.keys, preferred_element_type=jnp.float32)
     to_own = jnp.where(own_mask, to_own, lowest)
-    weights = jax.nn.softmax(jnp.concatenate([to_prefix, to_own], axis=-1), axis=-1).astype(q.dtype)
-    from_prefix, from_own = jnp.split(weights, [prefix[0].shape[1]], axis=-1)
-    out = jnp.einsum("bgkrt,btkh->bgkrh", from_prefix, prefix[1])
-    out += jnp.einsum("bgkrc,bgckh->bgkrh", from_own, own[1])
-    return out.reshape(b, g, n, h)
+    highest = jnp.maximum(to_prefix.max(-1, keepdims=True), to_own.max(-1, keepdims=True))
+    to_prefix, to_own = jnp.exp(to_prefix - highest), jnp.exp(to_own - highest)
+    total = to_prefix.sum(-1, keepdims=True) + to_own.sum(-1, keepdims=True)
+    out = jnp.einsum("bkgrt,bkth->bkgrh", to_prefix.astype(q.dtype), prefix.values)
+    out += jnp.einsum("bkgrc,bgkch->bkgrh", to_own.astype(q.dtype), own.values)
+    return rearrange(out / total.astype(q.dtype), "b k g r h -> b g (k r) h")

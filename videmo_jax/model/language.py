@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -14,6 +15,7 @@ from videmo_jax.model.layers import (
     ONES,
     ZEROS,
     inverse_frequencies,
+    join_heads,
     project,
     rms_norm,
     rotate,
@@ -60,14 +62,52 @@ class DecoderLayer(nnx.Module):
           angles: rotary angles of the tokens.
           attend: (q, k, v) -> mixed values, q [B, T, N, H], k and v [B, T, K, H].
         """
-        y = rms_norm(x, self.attention_norm, self.eps)
-        q = rotate(project(y, self.q, "btd,dnh->btnh", self.q_bias), angles)
-        k = rotate(project(y, self.k, "btd,dkh->btkh", self.k_bias), angles)
-        v = project(y, self.v, "btd,dkh->btkh", self.v_bias)
-        x += project(attend(q, k, v), self.o, "btnh,nhd->btd")
-        y = rms_norm(x, self.mlp_norm, self.eps)
-        y = jax.nn.silu(project(y, self.gate, "btd,df->btf")) * project(y, self.up, "btd,df->btf")
-        return constrain(x + project(y, self.down, "btf,fd->btd"), "batch", None, None), (k, v)
+        q, k, v = self.qkv(rms_norm(x, self.attention_norm, self.eps))
+        q, k = rotate(q, angles), rotate(k, angles)
+        x += join_heads(attend(q, k, v), self.o)
+        gate, up = self.gate_up(rms_norm(x, self.mlp_norm, self.eps))
+        x += project(jax.nn.silu(gate) * up, self.down, "btf,fd->btd")
+        return constrain(x, "batch", None, None), (k, v)
+
+    def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
+        """Queries [B, T, N, H], keys and values [B, T, K, H], not yet rotated."""
+        return (
+            project(y, self.q, "btd,dnh->btnh", self.q_bias),
+            project(y, self.k, "btd,dkh->btkh", self.k_bias),
+            project(y, self.v, "btd,dkh->btkh", self.v_bias),
+        )
+
+    def gate_up(self, y: Float[Array, "B T D"]) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
+        """Both inner projections of the SwiGLU."""
+        return project(y, self.gate, "btd,df->btf"), project(y, self.up, "btd,df->btf")
+
+
+class FusedLayer(DecoderLayer):
+    """A layer that reads its weights as two large matrices in place of five: decoding waits for memory.
+
+    One layer, not a stack; it is built once before the loop that decodes.
+    """
+
+    def __init__(self, layer: DecoderLayer) -> None:
+        self.eps, self.o, self.down = layer.eps, layer.o, layer.down
+        self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
+        inward = (layer.q, layer.k, layer.v)
+        self.heads = tuple(kernel.shape[1] for kernel in inward)
+        self.in_kernel = jnp.concatenate([kernel[...].reshape(kernel.shape[0], -1) for kernel in inward], axis=-1)
+        biases = (layer.q_bias, layer.k_bias, layer.v_bias)
+        self.in_bias = jnp.concatenate([bias[...].reshape(-1) for bias in biases])
+        self.gate_up_kernel = jnp.concatenate([layer.gate[...], layer.up[...]], axis=-1)
+
+    def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
+        """As `DecoderLayer.qkv`, in one product."""
+        both = rearrange(y @ self.in_kernel + self.in_bias, "b t (n h) -> b t n h", n=sum(self.heads))
+        q, k, v = jnp.split(both, (self.heads[0], self.heads[0] + self.heads[1]), axis=2)
+        return q, k, v
+
+    def gate_up(self, y: Float[Array, "B T D"]) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
+        """As `DecoderLayer.gate_up`, in one product."""
+        gate, up = jnp.split(y @ self.gate_up_kernel, 2, axis=-1)
+        return gate, up
 
 
 class Decoder(nnx.Module):

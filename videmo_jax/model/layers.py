@@ -54,6 +54,11 @@ def project(x: Array, kernel: nnx.Param, pattern: str, bias: nnx.Param | None = 
     return y if bias is None else y + bias[...].astype(x.dtype)
 
 
+def join_heads(x: Float[Array, "*B N H"], kernel: nnx.Param) -> Float[Array, "*B D"]:
+    """Projects heads back to the model's width, as one matrix product."""
+    return x.reshape(*x.shape[:-2], -1) @ kernel[...].astype(x.dtype).reshape(-1, kernel.shape[-1])
+
+
 def rms_norm(x: Float[Array, "*B D"], scale: nnx.Param, eps: float) -> Float[Array, "*B D"]:
     """RMSNorm, computed in float32."""
     wide = x.astype(jnp.float32)

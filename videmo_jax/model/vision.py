@@ -16,6 +16,7 @@ from videmo_jax.model.layers import (
     ONES,
     ZEROS,
     inverse_frequencies,
+    join_heads,
     project,
     rms_norm,
     rotate,
@@ -85,7 +86,7 @@ class VisionBlock(nnx.Module):
         qkv = project(rms_norm(x, self.norm1, self.eps), self.qkv, "spd,dcnh->cspnh")
         q, k, v = qkv + self.qkv_bias[...].astype(x.dtype)[:, None, None]
         mixed = segment_attention(rotate(q, angles), rotate(k, angles), v, segment_ids, causal=False)
-        x += project(mixed, self.proj, "spnh,nhd->spd", self.proj_bias)
+        x += join_heads(mixed, self.proj) + self.proj_bias[...].astype(x.dtype)
         y = rms_norm(x, self.norm2, self.eps)
         gate = project(y, self.gate, "spd,df->spf", self.gate_bias)
         y = jax.nn.silu(gate) * project(y, self.up, "spd,df->spf", self.up_bias)
