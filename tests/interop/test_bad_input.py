@@ -236,7 +236,7 @@ def test_export_of_a_damaged_checkpoint(one, tmp_path):
     checkpoint = import_hf(one, tmp_path / "ckpt")
     for file in (checkpoint / "params").glob("d/*"):
         file.unlink()
-    with pytest.raises(CheckpointError, match="parameter .* cannot be read"):
+    with pytest.raises(CheckpointError, match=r"parameter .* cannot be read"):
         export_hf(tmp_path / "ckpt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -27,6 +27,36 @@ from videmo_jax.interop.hf_readme import readme
 from videmo_jax.interop.import_hf import import_hf
 from videmo_jax.model.config import PRESETS
 
+TEXT_FIELDS = [
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+    "rms_norm_eps",
+    "hidden_act",
+    "layer_types",
+    "max_position_embeddings",
+    "attention_dropout",
+    "use_sliding_window",
+]
+VISION_FIELDS = [
+    "depth",
+    "hidden_size",
+    "num_heads",
+    "intermediate_size",
+    "out_hidden_size",
+    "fullatt_block_indexes",
+    "window_size",
+    "patch_size",
+    "spatial_merge_size",
+    "temporal_patch_size",
+    "tokens_per_second",
+    "in_channels",
+    "hidden_act",
+]
+
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def exported(request, tmp_path_factory):
@@ -62,38 +92,11 @@ def test_the_loaded_model_computes_what_the_original_does(exported):
 def test_config_says_what_the_original_said(exported):
     folder, tied = exported
     ours, theirs = (AutoConfig.from_pretrained(place) for place in (folder, folder.parent / "hf"))
-    for name in [
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "intermediate_size",
-        "vocab_size",
-        "rms_norm_eps",
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "attention_dropout",
-        "use_sliding_window",
-    ]:
+    for name in TEXT_FIELDS:
         assert getattr(ours.text_config, name) == getattr(theirs.text_config, name), name
     for name in ("mrope_section", "rope_theta"):
         assert ours.text_config.rope_parameters[name] == theirs.text_config.rope_parameters[name], name
-    for name in [
-        "depth",
-        "hidden_size",
-        "num_heads",
-        "intermediate_size",
-        "out_hidden_size",
-        "fullatt_block_indexes",
-        "window_size",
-        "patch_size",
-        "spatial_merge_size",
-        "temporal_patch_size",
-        "tokens_per_second",
-        "in_channels",
-        "hidden_act",
-    ]:
+    for name in VISION_FIELDS:
         assert getattr(ours.vision_config, name) == getattr(theirs.vision_config, name), name
     assert ours.dtype == theirs.dtype == torch.bfloat16
     assert ours.tie_word_embeddings == theirs.tie_word_embeddings == tied

@@ -26,27 +26,27 @@ def model_config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         raise HfConfigError(
             f"config.json: model_type is {config.get('model_type')!r}; only 'qwen2_5_vl' can be imported"
         )
-    nested = dict(config.get("text_config") or {})
+    nested = _section(config, "text_config")
     text = {**config, **nested}
     rope = {**_section(text, "rope_scaling"), **_section(text, "rope_parameters")}
     if text.get("use_sliding_window"):
         raise HfConfigError("config.json: use_sliding_window is true; this model has full attention only")
     if rope.get("rope_type", rope.get("type", "default")) not in ("default", "mrope"):
         raise HfConfigError(f"config.json: rope type {rope.get('rope_type', rope.get('type'))!r} is not supported")
-    for section in (text, config.get("vision_config", {})):
+    for section in (text, _section(config, "vision_config")):
         if section.get("hidden_act", "silu") != "silu":
             raise HfConfigError(f"config.json: hidden_act is {section['hidden_act']!r}; only 'silu' is supported")
-    heads = _need(text, "num_attention_heads")
+    heads = _size(text, "num_attention_heads")
     try:
         return ModelConfig(
             TextConfig(
-                width=_need(text, "hidden_size"),
-                layers=_need(text, "num_hidden_layers"),
+                width=_size(text, "hidden_size"),
+                layers=_size(text, "num_hidden_layers"),
                 heads=heads,
                 kv_heads=text.get("num_key_value_heads") or heads,
-                head_width=text.get("head_dim") or _need(text, "hidden_size") // heads,
-                mlp_width=_need(text, "intermediate_size"),
-                vocab=_need(text, "vocab_size"),
+                head_width=text.get("head_dim") or _size(text, "hidden_size") // heads,
+                mlp_width=_size(text, "intermediate_size"),
+                vocab=_size(text, "vocab_size"),
                 mrope_sections=tuple(rope.get("mrope_section") or (16, 24, 24)),
                 rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or 1e6),
                 norm_eps=float(_need(text, "rms_norm_eps")),
@@ -54,19 +54,21 @@ def model_config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
                 tied=bool(config.get("tie_word_embeddings") or nested.get("tie_word_embeddings")),
                 max_positions=int(text.get("max_position_embeddings", TextConfig.max_positions)),
             ),
-            _vision_from_hf(_need(config, "vision_config")),
+            _vision_from_hf(_section(config, "vision_config")),
         )
-    except ValueError as error:
+    except HfConfigError:
+        raise
+    except (ValueError, TypeError) as error:
         raise HfConfigError(f"config.json does not describe a Qwen2.5-VL: {error}") from error
 
 
 def _vision_from_hf(vision: Mapping[str, Any]) -> VisionConfig:
     return VisionConfig(
-        width=_need(vision, "hidden_size"),
-        layers=_need(vision, "depth"),
-        heads=_need(vision, "num_heads"),
-        mlp_width=_need(vision, "intermediate_size"),
-        out_width=_need(vision, "out_hidden_size"),
+        width=_size(vision, "hidden_size"),
+        layers=_size(vision, "depth"),
+        heads=_size(vision, "num_heads"),
+        mlp_width=_size(vision, "intermediate_size"),
+        out_width=_size(vision, "out_hidden_size"),
         full_attention=tuple(_need(vision, "fullatt_block_indexes")),
         window=vision.get("window_size", 112),
         patch=vision.get("patch_size", vision.get("spatial_patch_size", 14)),
@@ -133,10 +135,20 @@ def model_config_to_hf(config: ModelConfig, token_ids: Mapping[str, int], dtype:
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return values.get(name) or {}
+    section = values.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise HfConfigError(f"config.json: {name} is {section!r}; an object is needed")
+    return section
 
 
 def _need(values: Mapping[str, Any], name: str) -> Any:
     if values.get(name) is None:
         raise HfConfigError(f"config.json has no field '{name}'")
     return values[name]
+
+
+def _size(values: Mapping[str, Any], name: str) -> int:
+    value = _need(values, name)
+    if type(value) is not int or value <= 0:
+        raise HfConfigError(f"config.json: {name} is {value!r}; a whole number above 0 is needed")
+    return value

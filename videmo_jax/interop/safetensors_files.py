@@ -94,9 +94,9 @@ def stored_tensors(folder: epath.Path) -> dict[str, StoredTensor]:
         )
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(places.values())):
-        if epath.Path(shard).name != shard:
+        if epath.Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise ConversionError(
-                f"{folder / INDEX}: '{shard}' is no plain file name; shards must lie beside the index"
+                f"{folder / INDEX}: '{shard}' is no plain file name of a shard; shards must lie beside the index"
             )
         if not (folder / shard).exists():
             raise ConversionError(f"{folder}: shard {shard} is missing, although {INDEX} names it; fetch it again")
