@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32, UInt8
 
 from videmo_jax.data.chat import Encoded
-from videmo_jax.model.positions import VisionGrid, mrope_ids
+from videmo_jax.model.positions import mrope_ids
 from videmo_jax.model.videmo import Rows
 
 
@@ -105,8 +105,3 @@ def build_row(
 def stack_rows(rows: Sequence[Batch]) -> Batch:
     """Rows to a batch: every array gets the batch axis in front."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-
-
-def grids(segments: Sequence[int | VisionGrid]) -> list[VisionGrid]:
-    """The images and videos among a sample's segments."""
-    return [segment for segment in segments if isinstance(segment, VisionGrid)]
