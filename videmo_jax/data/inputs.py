@@ -24,7 +24,7 @@ class InputSpec:
     `nominal`, always 1.0, as the authors' inference has it (PAPER.md section 7).
     """
 
-    frames: FrameSpec = FrameSpec()
+    frames: FrameSpec = dataclasses.field(default_factory=FrameSpec)
     seconds_per_grid: str = "sampled"
 
     def __post_init__(self) -> None:
