@@ -16,6 +16,13 @@ NORMAL = nnx.initializers.normal(0.02)  # as in the configurations of Qwen2.5-VL
 ZEROS = nnx.initializers.zeros_init()
 ONES = nnx.initializers.ones_init()
 
+# What the backward pass finds in memory and need not compute again, by name.
+REMAT: dict[str, Callable[..., bool] | None] = {
+    "none": None,  # everything is kept
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with weights are kept
+    "full": jax.checkpoint_policies.nothing_saveable,  # only what goes from layer to layer is kept
+}
+
 T = TypeVar("T")
 
 

@@ -62,13 +62,15 @@ def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) 
     return PartitionSpec(*spec)
 
 
-def shard_state(state: nnx.State, mesh: Mesh) -> nnx.State:
-    """The sharding of every variable of a state, as a state of NamedShardings (also of an optimizer's)."""
+def shard_state(state: Any, mesh: Mesh) -> Any:
+    """The sharding of every variable of a tree (parameters, an optimizer's state); other arrays lie everywhere."""
 
-    def sharding(variable: nnx.Variable) -> nnx.Variable:
-        shape = variable.get_value().shape
-        axes = variable.get_metadata("out_sharding", None) or (None,) * len(shape)
-        return variable.replace(NamedSharding(mesh, partition_spec(axes, shape, mesh)))
+    def sharding(leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return NamedSharding(mesh, PartitionSpec())
+        shape = leaf.get_value().shape
+        axes = leaf.get_metadata("out_sharding", None) or (None,) * len(shape)
+        return leaf.replace(NamedSharding(mesh, partition_spec(axes, shape, mesh)))
 
     return jax.tree.map(sharding, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 

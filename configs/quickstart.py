@@ -1,0 +1,22 @@
+"""Five minutes on a laptop: a tiny model learns from rendered faces. No data, no accelerator."""
+
+from ml_collections import ConfigDict
+
+from videmo_jax.sft.recipe import sft_recipe
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    config = sft_recipe("tiny")
+    config.batch = 8
+    config.epochs = 4.0
+    config.data.include = ("*Emotion-Recognition*", "*Head-Pose*", "*MEAD_ID*")
+    config.data.frames.min_pixels = 112 * 112
+    config.data.frames.max_pixels = 112 * 112
+    config.data.row.tokens = 320
+    config.data.row.slabs = 2
+    config.data.row.patches = 64
+    config.optimizer.learning_rate = 1e-3
+    config.compute.dtype = "float32"
+    config.compute.remat = "none"
+    config.checkpoint.every = 100
+    return config

@@ -1,0 +1,56 @@
+"""Trains a model: supervised fine-tuning on Emo-CFG, or on the synthetic set where no data is named.
+
+Examples:
+  python launch/train.py --config configs/quickstart.py --workdir runs/quickstart
+  python launch/train.py --config configs/emo_cfg_mini.py --config.data.root=EMO_CFG --workdir runs/mini
+  python launch/train.py --config configs/quickstart.py --workdir runs/longer --config.epochs=20
+
+Run the same command again, and it goes on from the last checkpoint in the work directory.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, a file of configs/", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "directory of this run: config, checkpoints, metrics, report")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Composes the run; what users can mend ends in one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    # Imported here, so that --help answers at once.
+    from videmo_jax.sft.run import run
+    from videmo_jax.training.loop import TrainingStopped
+
+    try:
+        run(CONFIG.value, Path(WORKDIR.value), Console())
+    except (ValueError, OSError, TrainingStopped) as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, and a non-zero exit code."""
+    print(f"train: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def parse_flags(argv: Sequence[str]) -> Sequence[str]:
+    """Reads the flags; a wrong one ends in one line instead of a traceback."""
+    try:
+        return flags.FLAGS(list(argv))
+    except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

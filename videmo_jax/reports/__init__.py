@@ -1,0 +1,1 @@
+"""Figures and self-contained pages for every command that shows something."""

@@ -1,0 +1,93 @@
+"""The training step of SFT, one compiled program on the mesh."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from videmo_jax.data.rows import Batch
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.layers import REMAT
+from videmo_jax.model.videmo import abstract_model
+from videmo_jax.sft.loss import LossSums, next_token_sums
+from videmo_jax.sharding.rules import shard_state
+from videmo_jax.training.state import TrainState, abstract_state
+
+
+@dataclass(frozen=True)
+class ComputeSpec:
+    """How a step computes; parameters, gradients and the optimizer stay float32."""
+
+    dtype: str = "bfloat16"  # of activations and of weights where they are used; or float32
+    remat: str = "full"  # a name of model.layers.REMAT
+    loss_chunk: int = 512  # tokens of a row whose logits exist at once
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"compute.dtype is {self.dtype!r}; it must be bfloat16 or float32")
+        if self.remat not in REMAT:
+            raise ValueError(f"compute.remat is {self.remat!r}; it must be one of {', '.join(REMAT)}")
+        if self.loss_chunk < 1:
+            raise ValueError(f"compute.loss_chunk is {self.loss_chunk}; it must be at least 1")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StepMetrics:
+    """What a step measured: sums over the global batch, and the norm of the gradient before clipping."""
+
+    sums: LossSums
+    gradient_norm: Float[Array, ""]
+
+
+def make_train_step(
+    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, compute: ComputeSpec
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """The compiled step (state, batch) -> (state, metrics); the state that goes in is given up."""
+    graph = nnx.graphdef(abstract_model(config))
+    layout = shard_state(abstract_state(config, optimizer), mesh)
+
+    def mean_loss(params: nnx.State, batch: Batch) -> tuple[Float[Array, ""], LossSums]:
+        sums = next_token_sums(
+            nnx.merge(graph, params),
+            batch,
+            dtype=jnp.dtype(compute.dtype),
+            remat=REMAT[compute.remat],
+            chunk=compute.loss_chunk,
+        )
+        return sums.loss / jnp.maximum(sums.tokens, 1), sums
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, optimizer_state), StepMetrics(sums, optax.global_norm(gradient))
+
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
+    # On TPUs float32 products would otherwise run in bfloat16 passes.
+    precision = "highest" if compute.dtype == "float32" else None
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        with jax.set_mesh(mesh), jax.default_matmul_precision(precision):
+            return compiled(state, batch)
+
+    run.compiled = compiled
+    return run
+
+
+def numbers(metrics: StepMetrics) -> dict[str, Any]:
+    """The metrics as plain numbers; waits for the step."""
+    values = jax.device_get(metrics)
+    tokens = max(float(values.sums.tokens), 1.0)
+    return {
+        "loss": float(values.sums.loss) / tokens,
+        "accuracy": float(values.sums.correct) / tokens,
+        "trained_tokens": int(values.sums.tokens),
+        "gradient_norm": float(values.gradient_norm),
+    }

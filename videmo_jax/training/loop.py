@@ -1,0 +1,137 @@
+"""The loop around a training step: batches in, metrics and checkpoints out. SFT and RL share it."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from videmo_jax.training.checkpoint import Checkpoints, Meta
+from videmo_jax.training.metrics import MetricsWriter
+from videmo_jax.training.state import TrainState
+
+
+class TrainingStopped(RuntimeError):
+    """The run cannot go on; the message says at which step, and why."""
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """How long to train and what to write when, in steps."""
+
+    steps: int
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 3  # checkpoints that stay on disk
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.log_every, self.save_every, self.keep) < 1:
+            raise ValueError("steps, log.every, checkpoint.every and checkpoint.keep must be at least 1")
+
+
+@dataclass
+class Window:
+    """What happened since the last logged step."""
+
+    started: float
+    tokens: int = 0
+    rows: int = 0
+    waited: float = 0.0  # seconds for the next batch
+
+    def rates(self, steps: int) -> dict[str, float]:
+        """Tokens (text and vision, without padding) and samples a second, seconds a step, share of time waited."""
+        seconds = time.perf_counter() - self.started
+        return {
+            "tokens_per_second": self.tokens / seconds,
+            "samples_per_second": self.rows / seconds,
+            "seconds_per_step": seconds / steps,
+            "data_wait_share": self.waited / seconds,
+        }
+
+
+def run_steps(
+    spec: LoopSpec,
+    state: TrainState,
+    step: Callable[[TrainState, Any], tuple[TrainState, Any]],
+    numbers: Callable[[Any], dict[str, Any]],
+    batches: grain.DatasetIterator,
+    place: Callable[[Any], Any],
+    *,
+    first: int,
+    checkpoints: Checkpoints,
+    meta: Callable[[int], Meta],
+    tokenizer_files: dict[str, str],
+    metrics: MetricsWriter,
+    describe: Callable[[int], dict[str, Any]],
+    console: Console,
+) -> TrainState:
+    """Trains from step `first` (steps done so far) to `spec.steps`.
+
+    Args:
+      spec: the plan.
+      state: parameters and optimizer.
+      step: (state, batch on the devices) -> (state, metrics on the devices).
+      numbers: metrics on the devices -> plain numbers, with `loss` among them.
+      batches: endless; its state is saved with the checkpoints.
+      place: brings a batch to the devices.
+      first: where to begin.
+      checkpoints: where they go.
+      meta: what a checkpoint of step n says of itself.
+      tokenizer_files: that lie in every checkpoint.
+      metrics: takes the logged steps.
+      describe: what else to log of step n (learning rate, stage).
+      console: for the progress bar.
+
+    Raises:
+      TrainingStopped: the loss is no number.
+    """
+    with _progress(console) as progress:
+        bar = progress.add_task("training", total=spec.steps, completed=first, loss="-", rate="-")
+        window = Window(time.perf_counter())
+        since = first
+        for number in range(first + 1, spec.steps + 1):
+            before = time.perf_counter()
+            batch = next(batches)
+            window.waited += time.perf_counter() - before
+            filled = batch.rows.segment_ids > 0
+            window.tokens += int(np.count_nonzero(filled))
+            window.rows += int(np.count_nonzero(filled.any(axis=-1)))
+            state, measured = step(state, place(batch))
+            last = number == spec.steps
+            log = last or number == first + 1 or number % spec.log_every == 0
+            save = last or number % spec.save_every == 0
+            if log or save:
+                values = numbers(measured)
+                if not math.isfinite(values["loss"]):
+                    raise TrainingStopped(f"step {number}: the loss is {values['loss']}; lower the learning rate")
+            if log:
+                rates = window.rates(number - since)
+                metrics.write({"step": number, **describe(number), **values, **rates})
+                shown = {"loss": f"{values['loss']:.4f}", "rate": f"{rates['tokens_per_second']:,.0f}"}
+                progress.update(bar, **shown)
+                if not console.is_terminal:
+                    console.print(f"step {number}/{spec.steps}  loss {shown['loss']}  {shown['rate']} tokens/s")
+                window, since = Window(time.perf_counter()), number
+            if save:
+                checkpoints.save(meta(number), tokenizer_files, state.params, state.optimizer, batches)
+            progress.update(bar, completed=number)
+    return state
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  {task.fields[rate]} tokens/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

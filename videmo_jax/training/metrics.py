@@ -1,0 +1,50 @@
+"""Where a run writes what it measures: metrics.jsonl and TensorBoard events in the work directory."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Writes one JSON object a logged step, and the same numbers for TensorBoard.
+
+    A run that resumes from step n drops what an earlier one logged after n, so that every step stands there once.
+    """
+
+    def __init__(self, workdir: Path, *, after_step: int) -> None:
+        """Goes on after `after_step` (0 at the start)."""
+        self._path = workdir / FILE
+        kept = [line for line in read_metrics(workdir) if line["step"] <= after_step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.rename(self._path)
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Adds one line; `values` holds at least `step`."""
+        self._file.write(json.dumps(dict(values)) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float) and name != "step":
+                self._board.add_scalar(name, value, values["step"])
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """All logged steps of a work directory; [] where nothing was logged. A line that a kill cut short is left out."""
+    path = workdir / FILE
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,49 @@
+"""What a training step changes: parameters and the optimizer's state, laid out over the mesh."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.videmo import VidEmo, abstract_model
+from videmo_jax.sharding.rules import shard_state
+from videmo_jax.training.checkpoint import restore_params
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Parameters in float32 and the optimizer's state."""
+
+    params: nnx.State
+    optimizer: Any
+
+
+def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and metadata of a state, without values."""
+    params = nnx.state(abstract_model(config), nnx.Param)
+    return TrainState(params, jax.eval_shape(optimizer.init, params))
+
+
+def initial_state(
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    checkpoint: epath.PathLike | None = None,
+) -> TrainState:
+    """A state to start from: random weights, or those of a checkpoint; each device makes or reads its own share."""
+    layout = shard_state(abstract_state(config, optimizer), mesh)
+    if checkpoint is None:
+        make = jax.jit(lambda: nnx.state(VidEmo(config, nnx.Rngs(seed)), nnx.Param), out_shardings=layout.params)
+        params = make()
+    else:
+        params = restore_params(checkpoint, mesh=mesh, dtype=jnp.float32)
+    return TrainState(params, jax.jit(optimizer.init, out_shardings=layout.optimizer)(params))

@@ -1,0 +1,67 @@
+"""A work directory belongs to one run: its config is written at the start and compared at every return."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "config.json"
+
+
+class WorkdirError(ValueError):
+    """The work directory cannot be used for this run."""
+
+
+def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...]) -> None:
+    """Makes the directory this run's, or checks that it is.
+
+    Args:
+      workdir: is created where it does not exist.
+      config: of the run, a JSON object.
+      free: dotted prefixes of fields that may change from one start to the next, such as `log`.
+
+    Raises:
+      WorkdirError: it holds another run, or something that is no run.
+    """
+    path = workdir / FILE
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise WorkdirError(f"{path} is no JSON ({error}); remove the work directory or name another") from None
+        old, new = _flat(before), _flat(config)
+        changed = [
+            f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and not name.startswith(free)
+        ]
+        if changed:
+            raise WorkdirError(
+                f"{workdir} holds another run: {'; '.join(changed[:5])}"
+                + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+                + ". Name another --workdir, or remove this one"
+            )
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise WorkdirError(f"{workdir} is not empty and holds no {FILE}; name a new or empty --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    temporary.rename(path)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint at the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
