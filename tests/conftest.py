@@ -21,3 +21,13 @@ def emo_cfg_mini() -> Path:
 def golden(name: str) -> dict[str, Any]:
     """Values computed outside this project, kept in tests/golden."""
     return json.loads((TESTS / "golden" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic Emo-CFG, rendered once for all tests."""
+    from videmo_jax.data.synthetic import write_synthetic
+
+    root = tmp_path_factory.mktemp("data") / "synthetic"
+    write_synthetic(root, scenes=34, seed=0)
+    return root

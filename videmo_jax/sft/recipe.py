@@ -20,6 +20,7 @@ def sft_recipe(model: str) -> ConfigDict:
             "tokenizer": "",  # directory with tokenizer.json; empty: that of `init`, else the embedded one
             "model": PRESETS[model].to_json(),
             "epochs": 3.0,  # passes over the data (PAPER.md section 1)
+            "steps": 0,  # in place of epochs, where it is not 0
             "batch": 1024,  # rows a step, over all devices (PAPER.md section 1)
             "data": {
                 "root": "",  # folder of Emo-CFG; empty: the synthetic set, written into the workdir

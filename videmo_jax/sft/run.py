@@ -76,9 +76,9 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console) -> Plan:
             "set model.text.vocab, or name the tokenizer that belongs to the model"
         )
     dataset = _dataset(config, workdir, console)
-    if config.batch < 1 or config.epochs <= 0:
-        raise ConfigError(f"batch is {config.batch} and epochs {config.epochs}; both must be above 0")
-    steps = math.ceil(config.epochs * len(dataset.samples) / config.batch)
+    if config.batch < 1 or config.epochs <= 0 or config.steps < 0:
+        raise ConfigError(f"batch {config.batch}, epochs {config.epochs}, steps {config.steps}: must be above 0")
+    steps = config.steps or math.ceil(config.epochs * len(dataset.samples) / config.batch)
     return Plan(
         model,
         inputs,

@@ -1,0 +1,146 @@
+"""launch/train.py as a user meets it: it trains, resumes bit for bit after any kill, and says what is wrong."""
+
+import hashlib
+import json
+import random
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.launch.commands import run, start, train_arguments
+from videmo_jax.training.checkpoint import read_meta, read_tokenizer_files, restore_params, steps
+
+STEPS = 14
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Compiled programs, shared by the processes of this module."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+
+
+@pytest.fixture(scope="module")
+def arguments(synthetic):
+    def make(workdir, *more):
+        plan = (f"--config.steps={STEPS}", "--config.checkpoint.every=2", "--config.log.every=1")
+        return train_arguments(workdir, synthetic, *plan, *more)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, arguments, cache):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    code, output = run(arguments(workdir), **cache)
+    assert code == 0, output
+    return workdir
+
+
+def digest(workdir):
+    """A hash over all parameters, bit for bit."""
+    whole = hashlib.sha256()
+    for leaf in jax.tree.leaves(restore_params(workdir)):
+        whole.update(np.asarray(leaf).tobytes())
+    return whole.hexdigest()
+
+
+def logged(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def test_a_run_leaves_what_the_contract_names(finished):
+    lines = logged(finished)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert {"loss", "learning_rate", "tokens_per_second", "gradient_norm", "epoch"} <= lines[0].keys()
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert steps(finished) == [10, 12, 14]
+    meta = read_meta(finished)
+    assert meta.step == STEPS
+    assert meta.inputs["frames"]["min_pixels"] == 112 * 112
+    assert "tokenizer.json" in read_tokenizer_files(finished)
+    assert json.loads((finished / "config.json").read_text())["steps"] == STEPS
+    assert "<svg" in (finished / "report.html").read_text()
+    assert list((finished / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_steps_end_bit_for_bit_like_one_that_was_not(finished, arguments, cache, tmp_path):
+    workdir = tmp_path / "killed"
+    kills = sorted(random.Random(time.time_ns()).sample(range(2, STEPS), 3))
+    for kill in kills:
+        process = start(arguments(workdir), **cache)
+        while process.poll() is None and not any(line["step"] >= kill for line in logged(workdir)):
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    code, output = run(arguments(workdir), **cache)
+    assert code == 0, output
+    assert digest(workdir) == digest(finished), f"killed at steps {kills}"
+    losses = {line["step"]: line["loss"] for line in logged(finished)}
+    assert {line["step"]: line["loss"] for line in logged(workdir)} == losses
+
+
+def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache):
+    before = digest(finished)
+    code, output = run(arguments(finished), **cache)
+    assert code == 0, output
+    assert digest(finished) == before
+
+
+WRONG = {
+    "a typo in a flag": (["--config.optimizer.learning_rat=1"], "learning_rate"),
+    "a field of another type": (["--config.batch=many"], "batch"),
+    "another run's workdir": (["--config.optimizer.beta2=0.9"], "holds another run: optimizer.beta2"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_said_in_one_line(wrong, finished, arguments, cache):
+    more, expected = WRONG[wrong]
+    code, output = run(arguments(finished, *more), **cache)
+    assert code != 0
+    assert expected in output
+    assert "Traceback" not in output
+
+
+WRONG_START = {
+    "no such data": (["--config.data.root=nowhere"], "nowhere"),
+    "no such config": (["--config=configs/quickstrat.py"], "quickstrat"),
+    "a mesh that does not fit": (["--config.mesh.fsdp=3"], "does not fit 1 devices"),
+    "a row too small for anything": (["--config.data.row.tokens=8"], "tokens, a row has 8"),
+    "no checkpoint to start from": (["--config.init=nowhere"], "no checkpoint"),
+    "a dtype that is none": (["--config.compute.dtype=int8"], "int8"),
+    "a vocabulary too small": (["--config.model.text.vocab=100"], "model.text.vocab"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_START)
+def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path, cache):
+    more, expected = WRONG_START[wrong]
+    code, output = run(arguments(tmp_path / "run", *more), **cache)
+    assert code != 0
+    assert expected in output
+    assert "Traceback" not in output
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, arguments, tmp_path, cache):
+    more = (f"--config.init={finished}", "--config.model.text.layers=2")
+    code, output = run(arguments(tmp_path / "run", *more), **cache)
+    assert code != 0
+    assert "text.layers: 1 there, 2 in the config" in output
+    assert "Traceback" not in output
+
+
+def test_a_run_starts_from_a_checkpoint(finished, arguments, tmp_path, cache):
+    workdir = tmp_path / "second"
+    code, output = run(arguments(workdir, f"--config.init={finished}"), **cache)
+    assert code == 0, output
+    assert logged(workdir)[0]["loss"] < logged(finished)[0]["loss"]
+    assert read_meta(workdir).origin == {"init": str(finished)}
