@@ -15,15 +15,13 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from tests.interop.hf_directories import small, write_hf
+from tests.interop.hf_directories import write_hf
 from tests.reference import TOKEN_IDS
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.data.video import FrameSpec
 from videmo_jax.interop.export_hf import export_hf
 from videmo_jax.interop.hf_config import model_config_from_hf, model_config_to_hf
-from videmo_jax.interop.hf_files import chat_template_files, frame_spec
+from videmo_jax.interop.hf_files import chat_template_files
 from videmo_jax.interop.hf_names import hf_tensors, hub_name
-from videmo_jax.interop.hf_readme import readme
 from videmo_jax.interop.import_hf import import_hf
 from videmo_jax.model.config import PRESETS
 
@@ -169,14 +167,26 @@ def test_chat_template_of_the_tokenizer_wins_unless_it_is_blind():
     assert templates("{{ 'text only' }}", **{"chat_template.json": "{}"}) == {}
 
 
-def test_limits_of_the_checkpoint_reach_files_and_readme():
-    inputs = {"seconds_per_grid": "nominal", "frames": {"max_frames": 8, "min_pixels": 3136, "max_pixels": 50_000}}
-    spec = frame_spec(inputs, small(True).vision)
-    assert spec == FrameSpec(max_frames=8, min_pixels=3136, max_pixels=50_000)
-    text = readme(spec, "bfloat16", "nominal")
-    assert '"max_frames": 8, "min_pixels": 3136, "max_pixels": 50000' in text and '"num_frames": 8' in text
-    assert "sampled = [2 for _ in sampled]" in text
-    assert "sampled = [2 for _ in sampled]" not in readme(spec, "bfloat16", "sampled")
+def test_limits_of_the_checkpoint_reach_the_files(tmp_path):
+    write_hf(tmp_path / "hf")
+    import_hf(tmp_path / "hf", tmp_path / "ckpt", seconds_per_grid="nominal")
+    meta = tmp_path / "ckpt/checkpoints/0/meta/metadata"
+    values = json.loads(meta.read_text())
+    values["inputs"]["frames"] |= {"rate": 3.0, "max_frames": 8, "min_pixels": 3136, "max_pixels": 50_000}
+    meta.write_text(json.dumps(values))
+    export_hf(tmp_path / "ckpt", tmp_path / "out")
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        written = json.loads((tmp_path / "out" / name).read_text())
+        assert written["size"] == {"shortest_edge": 3136, "longest_edge": 50_000}
+    assert (written["fps"], written["min_frames"], written["max_frames"]) == (3.0, 4, 8)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert '"fps": 3,' in text and '"max_frames": 8, "min_pixels": 3136, "max_pixels": 50000' in text
+    assert '"num_frames": 8, "fps": 3' in text
+    assert "sampled = [2.0 for _ in sampled]" in text  # two frames in one second, whatever the rate
+
+
+def test_readme_of_sampled_timing_keeps_the_sampled_rate(exported):
+    assert "for _ in sampled" not in (exported[0] / "README.md").read_text()
 
 
 def test_readme_holds_python_that_compiles_and_no_gap(exported):

@@ -11,11 +11,12 @@ import tensorstore as ts
 from etils import epath
 from flax import nnx
 
+from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.interop.hf_config import model_config_to_hf
 from videmo_jax.interop.hf_files import (
     chat_template_files,
-    frame_spec,
+    fit_inputs,
     generation_config,
     image_processor_config,
     video_processor_config,
@@ -56,7 +57,7 @@ def export_hf(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    checkpoint, out = find_checkpoint(checkpoint), epath.Path(out)
+    checkpoint, out = find_checkpoint(checkpoint), epath.Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(f"{out}: exists already; give a new directory, nothing is overwritten")
     meta, tokenizer = read_meta(checkpoint), Tokenizer.from_files(read_tokenizer_files(checkpoint))
@@ -141,16 +142,16 @@ def _texts(meta: Meta, tokenizer: Tokenizer, specs: list[TensorSpec]) -> dict[st
         "image": tokenizer.image_pad,
         "video": tokenizer.video_pad,
     }
-    spec = frame_spec(meta.inputs, meta.model.vision)
+    inputs = fit_inputs(InputSpec.from_json(meta.inputs), meta.model.vision)
     objects: dict[str, Any] = {
         "config.json": model_config_to_hf(meta.model, ids, dtype),
         "generation_config.json": generation_config(tokenizer),
-        "preprocessor_config.json": image_processor_config(spec),
-        "video_preprocessor_config.json": video_processor_config(spec),
+        "preprocessor_config.json": image_processor_config(inputs.frames),
+        "video_preprocessor_config.json": video_processor_config(inputs.frames),
     }
     return {
         **{name: json.dumps(values, indent=2) + "\n" for name, values in objects.items()},
         **tokenizer.files,
         **chat_template_files(tokenizer),
-        "README.md": readme(spec, dtype, meta.inputs.get("seconds_per_grid", "sampled")),
+        "README.md": readme(inputs, dtype),
     }

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
+from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
 from videmo_jax.model.config import VisionConfig
@@ -13,12 +13,12 @@ from videmo_jax.model.vision import PIXEL_MEAN, PIXEL_STD
 PROCESSOR = "Qwen2_5_VLProcessor"
 
 
-def frame_spec(inputs: Mapping[str, Any], vision: VisionConfig) -> FrameSpec:
-    """How the clips of a checkpoint were sampled and resized, from its `inputs`; patch sizes are the model's."""
-    known = {field.name for field in dataclasses.fields(FrameSpec)}
-    frames = {name: value for name, value in inputs.get("frames", {}).items() if name in known}
-    sizes = {"patch": vision.patch, "merge": vision.merge, "temporal_patch": vision.temporal_patch}
-    return FrameSpec(**{**frames, **sizes})
+def fit_inputs(inputs: InputSpec, vision: VisionConfig) -> InputSpec:
+    """The same limits with the patch sizes of a model."""
+    frames = dataclasses.replace(
+        inputs.frames, patch=vision.patch, merge=vision.merge, temporal_patch=vision.temporal_patch
+    )
+    return dataclasses.replace(inputs, frames=frames)
 
 
 def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from string import Template
 
-from videmo_jax.data.video import FrameSpec
+from videmo_jax.data.inputs import InputSpec
 
 _TEMPLATE = Template("""\
 ---
@@ -105,19 +105,17 @@ the largest id so far + 1: that is how this model was trained.
 Where it matters, give the model `position_ids` of your own.
 """)
 
-_NOMINAL = "sampled = [$rate for _ in sampled]  # this model was fed the nominal rate, whatever was really sampled"
+_NOMINAL = "sampled = [$fps for _ in sampled]  # this model is told 1 second, whatever was really sampled"
 
 
-def readme(spec: FrameSpec, dtype: str, seconds_per_grid: str) -> str:
+def readme(inputs: InputSpec, dtype: str) -> str:
     """The text for one model.
 
     Args:
-      spec: how its clips were sampled and resized.
+      inputs: how its clips become frames, and which time it is told.
       dtype: of most of its weights.
-      seconds_per_grid: `sampled` or `nominal`.
     """
-    nominal = seconds_per_grid == "nominal"
-    seconds = f"{spec.temporal_patch / spec.rate:g} always" if nominal else "those really sampled"
+    spec, nominal = inputs.frames, inputs.seconds_per_grid == "nominal"
     text = _TEMPLATE.substitute(
         dtype=dtype,
         rate=f"{spec.rate:g}",
@@ -127,7 +125,7 @@ def readme(spec: FrameSpec, dtype: str, seconds_per_grid: str) -> str:
         max_pixels=spec.max_pixels,
         factor=spec.factor,
         shortest=f"{spec.min_frames / spec.rate:g}",
-        seconds=f"{seconds} (`{seconds_per_grid}`)",
-        nominal=Template(_NOMINAL).substitute(rate=f"{spec.rate:g}") if nominal else "",
+        seconds=("always 1" if nominal else "as really sampled") + f" (`{inputs.seconds_per_grid}`)",
+        nominal=Template(_NOMINAL).substitute(fps=float(spec.temporal_patch)) if nominal else "",
     )
     return text.replace("\n\nif transformers", "\nif transformers")

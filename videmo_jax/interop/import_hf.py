@@ -1,6 +1,5 @@
 """Hugging Face weights into a checkpoint, tensor by tensor."""
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +10,10 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import MAIN_FILE, SIDE_FILES, Tokenizer
-from videmo_jax.data.video import FrameSpec
 from videmo_jax.interop.hf_config import model_config_from_hf
+from videmo_jax.interop.hf_files import fit_inputs
 from videmo_jax.interop.hf_names import HfTensor, Path, hf_tensors, hub_name, parameters
 from videmo_jax.interop.safetensors_files import (
     ConversionError,
@@ -27,7 +27,6 @@ from videmo_jax.interop.stored_arrays import ArraySpec, open_array, save_filled
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.training.checkpoint import FOLDER, Meta, steps
 
-SECONDS_PER_GRID = ("sampled", "nominal")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 # Values that old files carry although they follow from the configuration.
 HARMLESS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
@@ -59,8 +58,7 @@ def import_hf(
       TokenizerError: the tokenizer cannot be used.
     """
     hf, out = epath.Path(hf), epath.Path(out)
-    if seconds_per_grid not in SECONDS_PER_GRID:
-        raise ValueError(f"seconds_per_grid is {seconds_per_grid!r}; choose one of {', '.join(SECONDS_PER_GRID)}")
+    inputs = InputSpec(seconds_per_grid=seconds_per_grid)
     if not hf.is_dir():
         raise ConversionError(f"{hf}: no such directory; give a Hugging Face model directory")
     _refuse_existing(out)
@@ -81,11 +79,14 @@ def import_hf(
             if report:
                 report(tensor.name, stored.nbytes, total)
 
-    spec = FrameSpec(patch=model.vision.patch, merge=model.vision.merge, temporal_patch=model.vision.temporal_patch)
     meta = Meta(
         model,
-        inputs={"seconds_per_grid": seconds_per_grid, "frames": dataclasses.asdict(spec)},
-        origin={"hf": hf.name, "config": config, "dtype": sorted({spec.dtype.name for spec in arrays.values()})},
+        inputs=fit_inputs(inputs, model.vision).to_json(),
+        origin={
+            "hf": hf.absolute().name,
+            "config": config,
+            "dtype": sorted({spec.dtype.name for spec in arrays.values()}),
+        },
     )
     checkpoint = out / FOLDER / "0"
     save_filled(checkpoint, arrays, fill, meta=meta.to_json(), tokenizer=files)
