@@ -1,0 +1,148 @@
+"""A checkpoint that answers: loaded once, spread over all devices, one compiled loop for each shape of prompts."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from videmo_jax.data.inputs import InputSpec
+from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.videmo import abstract_model
+from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sharding.rules import batch_sharding, make_mesh
+from videmo_jax.training.checkpoint import (
+    CheckpointError,
+    Meta,
+    find_checkpoint,
+    read_meta,
+    read_tokenizer_files,
+    restore_params,
+)
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text, the log-probabilities of its tokens (end token included), and whether the limit of tokens cut it off."""
+
+    text: str
+    log_probs: tuple[float, ...]
+    cut: bool
+
+
+def default_dtype() -> str:
+    """float32 on the CPU, bfloat16 elsewhere."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that end an answer."""
+    return tokenizer.im_end, tokenizer.endoftext
+
+
+def banned_ids(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, ...]:
+    """The ids that no answer holds: special tokens (some stand for pixels, trl 3847) and ids without a token."""
+    beyond = range(tokenizer.vocab_size, model.text.vocab)
+    return tuple(sorted((tokenizer.special_ids - set(stop_ids(tokenizer))).union(beyond)))
+
+
+class Answerer:
+    """Answers prompts with the model of a checkpoint.
+
+    Attributes:
+      meta: what the checkpoint says of itself.
+      tokenizer: the checkpoint's own.
+      inputs: how clips become tokens; they must be prepared by it.
+    """
+
+    def __init__(self, checkpoint: epath.PathLike, decoding: Decoding, dtype: str) -> None:
+        """Loads a checkpoint.
+
+        Args:
+          checkpoint: a work directory or one checkpoint.
+          decoding: how answers are drawn.
+          dtype: of the parameters in memory and of the computation, one of DTYPES.
+
+        Raises:
+          CheckpointError: there is none, or its tokenizer has more tokens than the model.
+          TokenizerError: its tokenizer cannot be used.
+        """
+        self.meta: Meta = read_meta(checkpoint)
+        self.tokenizer = Tokenizer.from_files(read_tokenizer_files(checkpoint))
+        self.inputs = InputSpec.from_json(self.meta.inputs)
+        if self.tokenizer.vocab_size > self.meta.model.text.vocab:
+            raise CheckpointError(
+                f"{checkpoint}: its tokenizer has {self.tokenizer.vocab_size:,} tokens, the model only "
+                f"{self.meta.model.text.vocab:,}; they do not belong together. Import the weights again."
+            )
+        self._decoding, self._dtype = decoding, jnp.dtype(dtype)
+        self._mesh = make_mesh({"data": -1})
+        self._graph = nnx.graphdef(abstract_model(self.meta.model))
+        self._params = restore_params(checkpoint, mesh=self._mesh, dtype=self._dtype)
+
+    def batch_size(self, wanted: int) -> int:
+        """The number of rows that the devices share evenly, at least `wanted`."""
+        return math.ceil(wanted / self._mesh.size) * self._mesh.size
+
+    def __call__(self, prompts: Sequence[Prepared], shape: Budget, size: int) -> list[Answer]:
+        """Answers at most `size` prompts in rows of one shape.
+
+        What is missing to `size` rows repeats the first prompt: a row without a prompt would not know when to stop.
+        """
+        vision = self.meta.model.vision
+        rows = [
+            build_row(
+                [prompt],
+                shape,
+                tokens_per_second=vision.tokens_per_second,
+                merge=vision.merge,
+                patch_values=vision.patch_values,
+            )
+            for prompt in prompts
+        ]
+        stacked = stack_rows(rows + [rows[0]] * (size - len(rows))).rows
+        with jax.set_mesh(self._mesh):
+            answers = generate(
+                self._graph,
+                self._params,
+                jax.tree.map(lambda a: jax.device_put(a, batch_sharding(self._mesh, a.shape)), stacked),
+                jnp.zeros(size, jnp.uint32),
+                decoding=self._decoding,
+                stop_ids=stop_ids(self.tokenizer),
+                banned_ids=banned_ids(self.tokenizer, self.meta.model),
+                dtype=self._dtype,
+            )
+        tokens, log_probs, lengths = (
+            np.asarray(array)[: len(prompts), 0] for array in (answers.tokens, answers.log_probs, answers.lengths)
+        )
+        return [self._answer(*row) for row in zip(tokens, log_probs, lengths, strict=True)]
+
+    def _answer(self, tokens: np.ndarray, log_probs: np.ndarray, length: int) -> Answer:
+        """One row's text: its tokens without the end token."""
+        ended = int(tokens[length - 1]) in stop_ids(self.tokenizer)
+        text = self.tokenizer.decode(tokens[: length - ended].tolist())
+        return Answer(text, tuple(round(float(value), 6) for value in log_probs[:length]), not ended)
+
+
+def identity(checkpoint: epath.PathLike) -> dict[str, Any]:
+    """What tells a checkpoint from every other one, wherever it lies: its step, its origin and a hash.
+
+    The hash is that of its description and of the small file that the stored parameters begin with, which is another
+    one each time something is saved: files of gigabytes need not be read.
+    """
+    folder = find_checkpoint(checkpoint)
+    meta = read_meta(folder)
+    digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
+    digest.update((folder / "params" / "manifest.ocdbt").read_bytes())
+    return {"step": meta.step, "origin": meta.origin, "hash": digest.hexdigest()[:16]}

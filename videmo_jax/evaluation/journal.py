@@ -1,0 +1,72 @@
+"""What has been answered so far: a run that is killed goes on where it was, and never mixes two recipes."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from etils import epath
+
+from videmo_jax.evaluation.answerer import Answer
+from videmo_jax.evaluation.predictions import write_text
+
+
+class JournalError(ValueError):
+    """The folder of an evaluation holds something else; the message says what and what to do."""
+
+
+class Journal:
+    """The answers below an output folder: `recipe.json`, and `answers/*.jsonl`, one file for each batch.
+
+    Each file is written whole, so that a kill never leaves half a line, also in buckets, where nothing can be appended.
+    """
+
+    def __init__(self, out: epath.Path, recipe: Mapping[str, Any]) -> None:
+        """Opens a new folder, or goes on with one of the same recipe.
+
+        Args:
+          out: the evaluation's folder.
+          recipe: everything that the answers depend on.
+
+        Raises:
+          JournalError: the folder holds answers of another recipe, or files that are no evaluation's.
+        """
+        self._folder = out / "answers"
+        _require_recipe(out, json.loads(json.dumps(recipe)))
+        self.answers: dict[str, Answer] = {}
+        parts = sorted(self._folder.glob("*.jsonl")) if self._folder.exists() else []
+        for part in parts:
+            self.answers |= _read(part)
+        self._number = itertools.count(1 + max((int(part.stem) for part in parts), default=0))
+
+    def add(self, answers: Mapping[str, Answer]) -> None:
+        """Keeps the answers of a batch, by the items' keys."""
+        lines = [json.dumps({"key": key, **asdict(answer)}) + "\n" for key, answer in answers.items()]
+        write_text(self._folder / f"{next(self._number):06}.jsonl", "".join(lines))
+        self.answers |= answers
+
+
+def _require_recipe(out: epath.Path, recipe: dict[str, Any]) -> None:
+    path = out / "recipe.json"
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise JournalError(f"{out}: holds other files, but no recipe.json of an evaluation. Name a new folder.")
+        write_text(path, json.dumps(recipe, indent=1) + "\n")
+        return
+    try:
+        held = json.loads(path.read_text())
+        differing = [name for name in {**held, **recipe} if held.get(name) != recipe.get(name)]
+    except (ValueError, TypeError, AttributeError):
+        raise JournalError(f"{path}: broken. Delete {out}, or name a new folder.") from None
+    if differing:
+        there = "; ".join(f"{name}: {held.get(name)} there, {recipe.get(name)} now" for name in differing)
+        raise JournalError(f"{out}: holds answers of another recipe ({there}). Name a new folder, or delete this one.")
+
+
+def _read(part: epath.Path) -> dict[str, Answer]:
+    try:
+        records = [json.loads(line) for line in part.read_text().split("\n") if line]
+        return {r["key"]: Answer(r["text"], tuple(r["log_probs"]), r["cut"]) for r in records}
+    except (ValueError, KeyError, TypeError):
+        raise JournalError(f"{part}: broken. Delete this file: its items will be answered again.") from None

@@ -1,0 +1,181 @@
+"""From a checkpoint and a dataset to prediction files and scores."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from videmo_jax.data.chat import DEFAULT_SYSTEM
+from videmo_jax.data.inputs import InputSpec, Preparer
+from videmo_jax.data.rows import Prepared
+from videmo_jax.data.video import VideoError
+from videmo_jax.evaluation.answerer import Answerer, identity
+from videmo_jax.evaluation.batches import ahead, batches
+from videmo_jax.evaluation.items import Item, read_items
+from videmo_jax.evaluation.journal import Journal
+from videmo_jax.evaluation.predictions import Prediction, write_predictions, write_text
+from videmo_jax.evaluation.scores import FileScore, score_all, to_json
+from videmo_jax.sampling.decode import Decoding
+from videmo_jax.training.checkpoint import read_meta
+
+# Questions about a clip come together, so that a few clips in memory are enough.
+CACHE_BYTES = 512 * 1024**2
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to ask and how; all but `batch` and `threads` decides the answers.
+
+    Attributes:
+      split: `train` or `test`.
+      variant: `full` or `sampled`.
+      tasks: names of annotation files, patterns too; None takes all.
+      dtype: `float32` or `bfloat16`.
+      max_new_tokens: of an answer, its end token included.
+      max_prompt_tokens: prompts that are longer are skipped and listed: they bound the memory.
+      batch: rows on all devices together, rounded up to a multiple of their number.
+      threads: that decode videos.
+    """
+
+    split: str = "test"
+    variant: str = "full"
+    tasks: tuple[str, ...] | None = None
+    dtype: str = "float32"
+    max_new_tokens: int = 2048
+    max_prompt_tokens: int = 8192
+    batch: int = 16
+    threads: int = min(8, os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads", "max_prompt_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def decoding(self) -> Decoding:
+        """Greedy answers."""
+        return Decoding(self.max_new_tokens)
+
+
+def evaluate(
+    checkpoint: epath.PathLike,
+    data: Path,
+    out: epath.PathLike,
+    settings: Settings,
+    on_progress: Progress | None = None,
+) -> list[FileScore]:
+    """Answers every item and scores the answers.
+
+    Writes `predictions/NAME.json` for each annotation file, `skipped.jsonl` (items without an answer, and answers that
+    had not ended, each with its reason) and `scores.json`. What was answered before by the same recipe stays.
+
+    Args:
+      checkpoint: a work directory or one checkpoint.
+      data: the folder of Emo-CFG.
+      out: a new folder, or that of an earlier run of the same recipe.
+      settings: what to ask and how.
+      on_progress: called with (items done, items in all).
+
+    Raises:
+      ValueError: the checkpoint, the dataset or the output folder cannot be used; the message says why.
+    """
+    out = epath.Path(out)
+    items = read_items(data, settings.split, settings.variant, settings.tasks)
+    recipe = recipe_of(checkpoint, settings)
+    journal = Journal(out, recipe)
+    faults = {item.id: item.fault for item in items if item.sample is None}
+    todo = [item for item in items if item.sample and item.key not in journal.answers]
+    report = on_progress or (lambda done, total: None)
+    report(len(items) - len(todo), len(items))
+    if todo:
+        answerer = Answerer(checkpoint, settings.decoding, settings.dtype)
+        for done in _answer(answerer, todo, data, settings, journal, faults):
+            report(len(items) - len(todo) + done, len(items))
+    return _write_results(out, items, journal, faults, {"recipe": recipe, "checkpoint": os.fspath(checkpoint)})
+
+
+def recipe_of(checkpoint: epath.PathLike, settings: Settings) -> dict[str, Any]:
+    """Everything that an answer depends on, but its question: it stands in every result (Qwen3-VL 1029)."""
+    return {
+        "model": identity(checkpoint),
+        "inputs": InputSpec.from_json(read_meta(checkpoint).inputs).to_json(),
+        "system": DEFAULT_SYSTEM.content,
+        "decoding": asdict(settings.decoding),
+        "dtype": settings.dtype,
+        "split": settings.split,
+        "variant": settings.variant,
+        "max_prompt_tokens": settings.max_prompt_tokens,
+    }
+
+
+def _answer(
+    answerer: Answerer, items: Sequence[Item], data: Path, settings: Settings, journal: Journal, faults: dict[str, str]
+) -> Iterator[int]:
+    """Fills the journal, and `faults` with the items that have no answer; yields how many are done."""
+    preparer = Preparer(data, answerer.tokenizer, answerer.inputs, cache_bytes=CACHE_BYTES)
+    longest = min(settings.max_prompt_tokens, answerer.meta.model.text.max_positions - settings.max_new_tokens)
+    if longest < 1:
+        raise ValueError(
+            f"{settings.max_new_tokens} new tokens, but the model has {answerer.meta.model.text.max_positions} "
+            "positions in all; lower --max-new-tokens"
+        )
+
+    def prepare(item: Item) -> Prepared | str:
+        try:
+            prompt = preparer(item.sample, answer=False)
+        except VideoError as error:
+            return str(error)
+        length = len(prompt.encoded.tokens)
+        return prompt if length <= longest else f"the prompt has {length} tokens, more than the limit of {longest}"
+
+    def usable(prepared: Iterable[tuple[Item, Prepared | str]]) -> Iterator[tuple[Item, Prepared]]:
+        for item, prompt in prepared:
+            if isinstance(prompt, str):
+                faults[item.id] = prompt
+            else:
+                yield item, prompt
+
+    by_clip = sorted(items, key=lambda item: item.blank.videos)
+    prompts = usable(ahead(by_clip, prepare, settings.threads))
+    size, answered, before = answerer.batch_size(settings.batch), 0, len(faults)
+    for shape, batch in batches(prompts, size, answerer.meta.model.vision.merge):
+        answers = answerer([prompt for _, prompt in batch], shape, size)
+        journal.add({item.key: answer for (item, _), answer in zip(batch, answers, strict=True)})
+        answered += len(batch)
+        yield answered + len(faults) - before
+
+
+def _write_results(
+    out: epath.Path, items: Sequence[Item], journal: Journal, faults: dict[str, str], about: dict[str, Any]
+) -> list[FileScore]:
+    predictions: dict[str, list[Prediction]] = {}
+    listed, cut = [], Counter()
+    for item in items:
+        line, answer = item.blank, journal.answers.get(item.key)
+        if answer:
+            line = replace(line, response=answer.text, log_probs=answer.log_probs)
+            cut[item.name] += answer.cut
+        if answer and answer.cut:
+            reason = f"the answer had not ended after {len(answer.log_probs)} tokens; raise --max-new-tokens"
+            listed.append({"id": item.id, "kind": "cut", "reason": reason})
+        elif not answer:
+            listed.append({"id": item.id, "kind": "skipped", "reason": faults[item.id]})
+        predictions.setdefault(item.name, []).append(line)
+    for name, lines in predictions.items():
+        write_predictions(out / "predictions" / f"{name}.json", lines)
+    write_text(out / "skipped.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in listed))
+    scores = score_all(predictions, cut)
+    write_scores(out, scores, **about)
+    return scores
+
+
+def write_scores(out: epath.PathLike, scores: Sequence[FileScore], **about: Any) -> None:
+    """Writes scores.json; `about` says how the answers were made."""
+    write_text(epath.Path(out) / "scores.json", json.dumps(to_json(scores, **about), indent=1) + "\n")
