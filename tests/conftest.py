@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 TESTS = Path(__file__).parent
+
+# Meshes of several devices are tested on the CPU, split into four.
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def make_train_step(
         (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, optimizer_state), StepMetrics(sums, optax.global_norm(gradient))
+        return TrainState(params, optimizer_state), StepMetrics(sums, optax.tree.norm(gradient))
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
     # On TPUs float32 products would otherwise run in bfloat16 passes.

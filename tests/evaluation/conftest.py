@@ -1,0 +1,44 @@
+"""A synthetic set and a random checkpoint, as small as they come, shared by all tests of a session."""
+
+import grain
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from videmo_jax.data.inputs import InputSpec
+from videmo_jax.data.synthetic import write_synthetic
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.data.video import FrameSpec
+from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
+from videmo_jax.model.videmo import VidEmo
+from videmo_jax.training.checkpoint import Checkpoints, Meta
+
+CONFIG = ModelConfig(
+    TextConfig(32, 2, 4, 2, 8, 48, 2100, (1, 1, 2), tied=True, max_positions=2048),
+    VisionConfig(24, 2, 2, 40, 32, full_attention=(1,)),
+)
+INPUTS = InputSpec(FrameSpec(max_frames=4, min_pixels=56 * 56, max_pixels=56 * 56))
+
+
+def write_checkpoint(folder, seed=0):
+    """A checkpoint whose answers depend on everything: initial weights say little, larger ones much."""
+    params = nnx.state(VidEmo(CONFIG, nnx.Rngs(seed)), nnx.Param)
+    params = jax.tree.map(lambda p: p * (6 if p.ndim > 1 else 1), params)
+    data = iter(grain.MapDataset.source([0]).to_iter_dataset())
+    meta = Meta(CONFIG, 7, INPUTS.to_json(), {"made": "for a test"})
+    with Checkpoints(folder, keep=1) as checkpoints:
+        checkpoints.save(meta, Tokenizer.embedded().files, params, {"count": jnp.zeros(1)}, data)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "synthetic"
+    write_synthetic(root, scenes=34, seed=0, size=64, frames=4)
+    return root

@@ -1,0 +1,129 @@
+"""The training step: one compilation, the same numbers on any mesh, losses that do not depend on the split."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from videmo_jax.data.chat import Encoded
+from videmo_jax.data.pipeline import to_devices
+from videmo_jax.data.rows import Budget, Prepared, build_row, misfit, stack_rows
+from videmo_jax.data.video import FrameSpec, patchify
+from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
+from videmo_jax.model.positions import VisionGrid
+from videmo_jax.model.videmo import VidEmo
+from videmo_jax.sft.loss import next_token_sums
+from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
+from videmo_jax.sharding.rules import make_mesh
+from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
+from videmo_jax.training.state import initial_state
+
+CONFIG = ModelConfig(
+    TextConfig(64, 2, 4, 2, 16, 96, 128, (2, 3, 3), tied=False),
+    VisionConfig(32, 2, 2, 48, 64, full_attention=(1,)),
+)
+BUILD = dict(tokens_per_second=2, merge=2, patch_values=1176)
+BUDGET = Budget(tokens=48, slabs=3, patches=24)
+VIDEO = 120
+
+
+def sample(rng, *segments):
+    """Random text around random clips; the last half of the tokens is the answer."""
+    tokens, vision, patches, hw = [], [], [], []
+    for segment in segments:
+        if isinstance(segment, VisionGrid):
+            frames = rng.integers(0, 256, (2 * segment.time, 14 * segment.height, 14 * segment.width, 3), np.uint8)
+            clip, places = patchify(frames, FrameSpec())
+            patches.append(clip)
+            hw.append(places)
+            seen = sum(v >= 0 for v in vision)
+            vision += range(seen, seen + segment.merged_tokens())
+            tokens += [VIDEO] * segment.merged_tokens()
+        else:
+            tokens += list(rng.integers(0, VIDEO, segment))
+            vision += [-1] * segment
+    trained = np.arange(len(tokens)) > len(tokens) // 2
+    encoded = Encoded(np.array(tokens, np.int32), trained, np.array(vision, np.int32), segments)
+    return Prepared("random", encoded, tuple(patches), tuple(hw))
+
+
+def samples(seed):
+    rng = np.random.default_rng(seed)
+    clip = VisionGrid(2, 4, 6, 1.3)
+    return [
+        sample(rng, 3, clip, 8),
+        sample(rng, 9),
+        sample(rng, 2, VisionGrid(1, 4, 4), 3, VisionGrid(2, 4, 4, 0.9), 4),
+        sample(rng, 5, clip, 20),
+    ]
+
+
+def batch(seed):
+    return stack_rows([build_row([s], BUDGET, **BUILD) for s in samples(seed)])
+
+
+def train(mesh, dtype="float32", count=4):
+    optimizer = make_optimizer(OptimizerSpec(learning_rate=1e-2, weight_decay=0.1), count)
+    state = initial_state(CONFIG, optimizer, mesh, seed=0)
+    step = make_train_step(CONFIG, optimizer, mesh, ComputeSpec(dtype=dtype, remat="dots", loss_chunk=32))
+    losses = []
+    for seed in range(count):
+        state, metrics = step(state, to_devices(batch(seed), mesh))
+        losses.append(numbers(metrics)["loss"])
+    return losses, state, step
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return train(make_mesh({"data": 1}, jax.devices()[:1]))
+
+
+def test_training_compiles_once_and_learns(on_one_device):
+    losses, _, step = on_one_device
+    assert step.compiled._cache_size() == 1
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("shape", [{"fsdp": 4}, {"fsdp": 2, "tensor": 2}, {"data": 2, "tensor": 2}], ids=str)
+def test_a_mesh_of_four_gives_the_numbers_of_one_device(shape, on_one_device):
+    losses, state, step = train(make_mesh(shape))
+    np.testing.assert_allclose(losses, on_one_device[0], atol=1e-5, rtol=0)
+    kernel = state.params["language"]["layers"]["gate"].get_value()
+    if "fsdp" in shape:
+        assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // shape["fsdp"]
+    assert step.compiled._cache_size() == 1
+
+
+def test_bfloat16_stays_near_float32(on_one_device):
+    losses, state, _ = train(make_mesh({"data": 1}, jax.devices()[:1]), dtype="bfloat16")
+    np.testing.assert_allclose(losses, on_one_device[0], rtol=0.03)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def test_loss_does_not_depend_on_chunks_or_rows():
+    model = VidEmo(CONFIG, nnx.Rngs(1))
+    whole = next_token_sums(model, batch(0), chunk=48)
+    for chunk in (1, 7, 100):
+        np.testing.assert_allclose(next_token_sums(model, batch(0), chunk=chunk).loss, whole.loss, rtol=1e-6)
+    alone = [next_token_sums(model, stack_rows([build_row([s], BUDGET, **BUILD)])) for s in samples(0)]
+    np.testing.assert_allclose(sum(float(a.loss) for a in alone), whole.loss, rtol=1e-6)
+    assert sum(float(a.tokens) for a in alone) == float(whole.tokens)
+
+
+def test_samples_packed_into_one_row_have_the_loss_of_rows_of_their_own():
+    model = VidEmo(CONFIG, nnx.Rngs(1))
+    apart = next_token_sums(model, batch(0))
+    together = build_row(samples(0), Budget(tokens=130, slabs=9, patches=28), **BUILD)
+    packed = next_token_sums(model, stack_rows([together]))
+    np.testing.assert_allclose(packed.loss, apart.loss, rtol=1e-5)
+    assert float(packed.tokens) == float(apart.tokens)
+    assert set(np.unique(together.rows.segment_ids)) == {0, 1, 2, 3, 4}
+
+
+def test_what_does_not_fit_a_row_is_named():
+    long = sample(np.random.default_rng(0), 40, VisionGrid(2, 4, 6, 1.0))
+    assert "52 tokens, a row has 48" in misfit(long, BUDGET)
+    assert "2 slabs, a row has 1" in misfit(long, Budget(60, 1, 24))
+    assert "24 patches in a slab" in misfit(long, Budget(60, 2, 20))
+    assert misfit(long, Budget(52, 2, 24)) is None

@@ -1,0 +1,55 @@
+"""The update against torch's AdamW, and the schedule against values worked out by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+
+from videmo_jax.interop.hf_names import parameters
+from videmo_jax.model.config import PRESETS
+from videmo_jax.training.optimizer import OptimizerSpec, _decayed, learning_rate, make_optimizer
+
+
+def test_schedule_warms_up_then_falls_along_a_cosine():
+    schedule = learning_rate(OptimizerSpec(learning_rate=1.0, warmup_share=0.1, final_share=0.2), 100)
+    assert float(schedule(0)) == pytest.approx(0.1)
+    assert float(schedule(9)) == pytest.approx(1.0)
+    assert float(schedule(54)) == pytest.approx(0.6)  # half-way from 1.0 to 0.2
+    assert float(schedule(99)) == pytest.approx(0.2)
+
+
+def test_updates_equal_those_of_torch():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(5, 3)), rng.normal(size=(20, 5, 3))
+    spec = OptimizerSpec(learning_rate=1e-2, clip_norm=1.0)
+    optimizer = make_optimizer(spec, 20)
+    params = jnp.asarray(start, jnp.float32)
+    state = optimizer.init(params)
+    theirs = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
+    adamw = torch.optim.AdamW([theirs], lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    schedule = learning_rate(spec, 20)
+    for number, gradient in enumerate(gradients):
+        updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = optax.apply_updates(params, updates)
+        theirs.grad = torch.tensor(gradient, dtype=torch.float32)
+        torch.nn.utils.clip_grad_norm_([theirs], 1.0)
+        adamw.param_groups[0]["lr"] = float(schedule(number))
+        adamw.step()
+    np.testing.assert_allclose(params, theirs.detach().numpy(), atol=1e-6)
+
+
+def test_norms_and_biases_are_not_decayed():
+    decayed = {path: v.get_value() for path, v in nnx.to_flat_state(_decayed(parameters(PRESETS["tiny"])))}
+    assert decayed["language", "layers", "q"]
+    assert decayed["vision", "merger", "outer"]
+    assert not decayed["language", "layers", "q_bias"]
+    assert not decayed["vision", "blocks", "norm1"]
+    assert not decayed["vision", "merger", "norm"]
+
+
+@pytest.mark.parametrize("wrong", [dict(learning_rate=0.0), dict(warmup_share=1.0), dict(clip_norm=-1.0)], ids=str)
+def test_settings_without_meaning_are_refused(wrong):
+    with pytest.raises(ValueError, match="optimizer"):
+        OptimizerSpec(**wrong)
