@@ -3,6 +3,7 @@
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -11,7 +12,7 @@ from videmo_jax.data.synthetic import write_synthetic
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
-from videmo_jax.model.videmo import VidEmo
+from videmo_jax.model.videmo import abstract_model
 from videmo_jax.training.checkpoint import Checkpoints, Meta
 
 CONFIG = ModelConfig(
@@ -22,9 +23,12 @@ INPUTS = InputSpec(FrameSpec(max_frames=4, min_pixels=56 * 56, max_pixels=56 * 5
 
 
 def write_checkpoint(folder, seed=0):
-    """A checkpoint whose answers depend on everything: initial weights say little, larger ones much."""
-    params = nnx.state(VidEmo(CONFIG, nnx.Rngs(seed)), nnx.Param)
-    params = jax.tree.map(lambda p: p * (6 if p.ndim > 1 else 1), params)
+    """A checkpoint with weights so large that every answer depends on all before it."""
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda p: jnp.asarray(rng.normal(0, 0.3 if p.ndim > 2 else 1, p.shape), jnp.float32),
+        nnx.state(abstract_model(CONFIG), nnx.Param),
+    )
     data = iter(grain.MapDataset.source([0]).to_iter_dataset())
     meta = Meta(CONFIG, 7, INPUTS.to_json(), {"made": "for a test"})
     with Checkpoints(folder, keep=1) as checkpoints:
@@ -38,7 +42,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def synthetic(tmp_path_factory):
+def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "synthetic"
-    write_synthetic(root, scenes=34, seed=0, size=64, frames=4)
+    write_synthetic(root, scenes=85, seed=0, size=64, frames=4)
     return root

@@ -15,7 +15,9 @@ from videmo_jax.evaluation.predictions import (
 )
 
 LINES = [
-    Prediction("(A) Yes", "(B) No", (Message("user", "<video>.Same?\n(A) Yes\n(B) No"),), ("videos/a b.mp4",), (-0.5, -1)),
+    Prediction(
+        "(A) Yes", "(B) No", (Message("user", "<video>.Same?\n(A) Yes\n(B) No"),), ("videos/a b.mp4",), (-0.5, -1)
+    ),
     Prediction("", "笑\u2028う", (Message("user", "<video>?"),), ("videos/b.mp4",)),
 ]
 
@@ -41,7 +43,12 @@ def test_reading_gives_back_what_was_written(tmp_path):
 def test_lines_of_other_programs_are_read(tmp_path, as_list):
     records = [
         {"response": "a", "labels": "b", "logprobs": {"content": [{"token": "a"}]}, "images": [], "extra": 1},
-        {"labels": "b", "response": "a", "messages": [{"role": "user", "content": [{"type": "video"}]}], "videos": None},
+        {
+            "labels": "b",
+            "response": "a",
+            "messages": [{"role": "user", "content": [{"type": "video"}]}],
+            "videos": None,
+        },
     ]
     text = json.dumps(records) if as_list else "\r\n\r\n".join(map(json.dumps, records))
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
