@@ -101,6 +101,14 @@ def main() -> None:
         evaluate(flags)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except RuntimeError as error:  # the one that a flag can mend
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit(
+            f"error: the device has too little memory for --batch {flags.batch}; give the command with a smaller one"
+        )
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on where it was")
 
 
 if __name__ == "__main__":

@@ -226,6 +226,7 @@ def test_folders_of_other_things_are_refused(checkpoint, dataset, tmp_path):
 def test_more_new_tokens_than_the_model_has_positions_are_refused(checkpoint, dataset, tmp_path):
     with pytest.raises(ValueError, match="lower --max-new-tokens"):
         evaluate(checkpoint, dataset, tmp_path / "run", replace(SETTINGS, max_new_tokens=5000))
+    assert evaluate(checkpoint, dataset, tmp_path / "run", replace(SETTINGS, tasks=("MEAD_ID",)))  # it can be mended
 
 
 def test_the_command_scores_predictions_as_the_run_did(results, tmp_path, monkeypatch, capsys):

@@ -64,6 +64,7 @@ class Answerer:
       meta: what the checkpoint says of itself.
       tokenizer: the checkpoint's own.
       inputs: how clips become tokens; they must be prepared by it.
+      longest_prompt: tokens that the model's positions leave for a prompt.
     """
 
     def __init__(self, checkpoint: epath.PathLike, decoding: Decoding, dtype: str) -> None:
@@ -76,6 +77,7 @@ class Answerer:
 
         Raises:
           CheckpointError: there is none, or its tokenizer has more tokens than the model.
+          ValueError: answers may be longer than the model has positions.
           TokenizerError: its tokenizer cannot be used.
         """
         self.meta: Meta = read_meta(checkpoint)
@@ -85,6 +87,13 @@ class Answerer:
             raise CheckpointError(
                 f"{checkpoint}: its tokenizer has {self.tokenizer.vocab_size:,} tokens, the model only "
                 f"{self.meta.model.text.vocab:,}; they do not belong together. Import the weights again."
+            )
+        positions = self.meta.model.text.max_positions
+        self.longest_prompt = positions - decoding.max_new_tokens
+        if self.longest_prompt < 1:
+            raise ValueError(
+                f"{decoding.max_new_tokens} new tokens, but the model has {positions} positions in all; "
+                "lower --max-new-tokens"
             )
         self._decoding, self._dtype = decoding, jnp.dtype(dtype)
         self._mesh = make_mesh({"data": -1})

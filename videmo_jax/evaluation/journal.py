@@ -20,6 +20,7 @@ class Journal:
     """The answers below an output folder: `recipe.json`, and `answers/*.jsonl`, one file for each batch.
 
     Each file is written whole, so that a kill never leaves half a line, also in buckets, where nothing can be appended.
+    Nothing is written before `begin`: a run that cannot start claims no folder.
     """
 
     def __init__(self, out: epath.Path, recipe: Mapping[str, Any]) -> None:
@@ -32,13 +33,18 @@ class Journal:
         Raises:
           JournalError: the folder holds answers of another recipe, or files that are no evaluation's.
         """
-        self._folder = out / "answers"
-        _require_recipe(out, json.loads(json.dumps(recipe)))
+        self._out, self._folder = out, out / "answers"
+        self._recipe = json.loads(json.dumps(recipe))
+        _require_recipe(out, self._recipe)
         self.answers: dict[str, Answer] = {}
         parts = sorted(self._folder.glob("*.jsonl")) if self._folder.exists() else []
         for part in parts:
             self.answers |= _read(part)
         self._number = itertools.count(1 + max((int(part.stem) for part in parts), default=0))
+
+    def begin(self) -> None:
+        """Makes the folder this recipe's."""
+        write_text(self._out / "recipe.json", json.dumps(self._recipe, indent=1) + "\n")
 
     def add(self, answers: Mapping[str, Answer]) -> None:
         """Keeps the answers of a batch, by the items' keys."""
@@ -52,7 +58,6 @@ def _require_recipe(out: epath.Path, recipe: dict[str, Any]) -> None:
     if not path.exists():
         if out.exists() and any(out.iterdir()):
             raise JournalError(f"{out}: holds other files, but no recipe.json of an evaluation. Name a new folder.")
-        write_text(path, json.dumps(recipe, indent=1) + "\n")
         return
     try:
         held = json.loads(path.read_text())

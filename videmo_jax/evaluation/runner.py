@@ -94,8 +94,9 @@ def evaluate(
     todo = [item for item in items if item.sample and item.key not in journal.answers]
     report = on_progress or (lambda done, total: None)
     report(len(items) - len(todo), len(items))
-    if todo:
-        answerer = Answerer(checkpoint, settings.decoding, settings.dtype)
+    answerer = Answerer(checkpoint, settings.decoding, settings.dtype) if todo else None
+    journal.begin()
+    if answerer:
         for done in _answer(answerer, todo, data, settings, journal, faults):
             report(len(items) - len(todo) + done, len(items))
     return _write_results(out, items, journal, faults, {"recipe": recipe, "checkpoint": os.fspath(checkpoint)})
@@ -120,12 +121,7 @@ def _answer(
 ) -> Iterator[int]:
     """Fills the journal, and `faults` with the items that have no answer; yields how many are done."""
     preparer = Preparer(data, answerer.tokenizer, answerer.inputs, cache_bytes=CACHE_BYTES)
-    longest = min(settings.max_prompt_tokens, answerer.meta.model.text.max_positions - settings.max_new_tokens)
-    if longest < 1:
-        raise ValueError(
-            f"{settings.max_new_tokens} new tokens, but the model has {answerer.meta.model.text.max_positions} "
-            "positions in all; lower --max-new-tokens"
-        )
+    longest = min(settings.max_prompt_tokens, answerer.longest_prompt)
 
     def prepare(item: Item) -> Prepared | str:
         try:
