@@ -17,6 +17,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.row.patches = 64
     config.optimizer.learning_rate = 1e-3
     config.compute.dtype = "float32"
-    config.compute.remat = "none"
     config.checkpoint.every = 100
     return config

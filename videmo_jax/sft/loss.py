@@ -57,13 +57,15 @@ def token_sums(
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
     def one_chunk(hidden: Array, targets: Array, weights: Array) -> LossSums:
         logits = model.logits(hidden)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         first = chosen >= jnp.max(lax.stop_gradient(logits), axis=-1)
         return LossSums(jnp.sum(loss * weights), jnp.sum(weights), jnp.sum(first * weights))
+
+    if padding + length > chunk:  # logits of one chunk at a time in the backward pass too
+        one_chunk = jax.checkpoint(one_chunk)
 
     def body(sums: LossSums, share: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
         return sums + one_chunk(*share), None

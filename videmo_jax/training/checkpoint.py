@@ -89,15 +89,15 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     return path / FOLDER / str(found[-1])
 
 
-def _read_json(checkpoint: epath.Path, item: str) -> Any:
-    """Reads one JSON item."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(checkpoint / item)
+def _read(checkpoint: epath.Path, **items: Any) -> Any:
+    """Reads some items of one checkpoint."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        return reader.restore(checkpoint, args=ocp.args.Composite(**items))
 
 
 def read_meta(checkpoint: epath.PathLike) -> Meta:
     """The self-description of the checkpoint that `path` names."""
-    return Meta.from_json(_read_json(find_checkpoint(checkpoint), "meta"))
+    return Meta.from_json(_read(find_checkpoint(checkpoint), meta=ocp.args.JsonRestore()).meta)
 
 
 def read_tokenizer_files(checkpoint: epath.PathLike) -> dict[str, str]:
@@ -111,7 +111,7 @@ def read_tokenizer_files(checkpoint: epath.PathLike) -> dict[str, str]:
         raise CheckpointError(
             f"{checkpoint}: no tokenizer in this checkpoint; import the weights again with --tokenizer DIR"
         )
-    return _read_json(checkpoint, "tokenizer")
+    return _read(checkpoint, tokenizer=ocp.args.JsonRestore()).tokenizer
 
 
 def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtype: Any = None) -> nnx.State:
@@ -126,15 +126,14 @@ def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtyp
     mesh = mesh or make_mesh({"data": 1}, jax.devices()[:1])
     state = nnx.state(abstract_model(read_meta(checkpoint).model), nnx.Param)
     shardings = nnx.to_pure_dict(shard_state(state, mesh))
-    with ocp.StandardCheckpointer() as reader:
-        held = reader.metadata(checkpoint / "params").item_metadata.tree
-        target = jax.tree.map(
-            lambda a, sharding, there: jax.ShapeDtypeStruct(a.shape, dtype or there.dtype, sharding=sharding),
-            nnx.to_pure_dict(state),
-            shardings,
-            held,
-        )
-        values = reader.restore(checkpoint / "params", target)
+    held = ocp.StandardCheckpointHandler().metadata(checkpoint / "params").tree
+    target = jax.tree.map(
+        lambda a, sharding, there: jax.ShapeDtypeStruct(a.shape, dtype or there.dtype, sharding=sharding),
+        nnx.to_pure_dict(state),
+        shardings,
+        held,
+    )
+    values = _read(checkpoint, params=ocp.args.StandardRestore(target)).params
     nnx.replace_by_pure_dict(state, values)
     return state
 
@@ -186,10 +185,11 @@ class Checkpoints:
         data: grain.DatasetIterator,
     ) -> None:
         """Writes step `meta.step`, data iterator included, as one whole."""
+        values = nnx.to_pure_dict(params)
         self._manager.save(
             meta.step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(nnx.to_pure_dict(params)),
+                params=ocp.args.StandardSave(values, save_args=jax.tree.map(_in_chunks, values)),
                 optimizer=ocp.args.StandardSave(_values(optimizer)),
                 data=grain.checkpoint.CheckpointSave(data),
                 meta=ocp.args.JsonSave(meta.to_json()),
@@ -212,6 +212,11 @@ class Checkpoints:
         nnx.replace_by_pure_dict(params, restored.params)
         leaves = jax.tree.leaves(restored.optimizer)
         return params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves)
+
+
+def _in_chunks(array: jax.Array) -> ocp.SaveArgs:
+    """Stored in pieces along the first axis (the layers), so that an export reads one layer and not the stack."""
+    return ocp.SaveArgs(shard_axes=(0,) if array.ndim > 2 else (), chunk_byte_size=64 * 2**20)
 
 
 def _values(tree: Any) -> Any:
