@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> None:
     from videmo_jax.sft.run import run
     from videmo_jax.training.loop import TrainingStopped
 
+    sys.stdout.reconfigure(line_buffering=True)  # a log shows each step as it comes
     try:
         run(CONFIG.value, Path(WORKDIR.value), Console())
     except (ValueError, OSError, TrainingStopped) as error:

@@ -45,15 +45,8 @@ class Peer:
 
     def inputs(self, prompt: Prepared) -> dict[str, torch.Tensor]:
         """One prompt as `forward` takes it."""
-        vision = self.model.vision
         widest = max((slabs.shape[1] for slabs in prompt.patches), default=0)
-        row = build_row(
-            [prompt],
-            Budget(len(prompt.encoded.tokens), prompt.slabs, widest),
-            tokens_per_second=vision.tokens_per_second,
-            merge=vision.merge,
-            patch_values=vision.patch_values,
-        )
+        row = build_row([prompt], Budget(len(prompt.encoded.tokens), prompt.slabs, widest), self.model.vision)
         return transformers_inputs(stack_rows([row]), [prompt])
 
     def text(self, tokens: list[int]) -> str:

@@ -50,8 +50,7 @@ def batch():
         trained = np.array(vision) < 0
         encoded = Encoded(np.array(tokens, np.int32), trained, np.array(vision, np.int32), (before, grid, after))
         samples.append(Prepared("random", encoded, (patches,), (places,)))
-    build = dict(tokens_per_second=2, merge=2, patch_values=1176)
-    return stack_rows([build_row([s], Budget(TOKENS, 2, 64), **build) for s in samples]), samples
+    return stack_rows([build_row([s], Budget(TOKENS, 2, 64), config().vision) for s in samples]), samples
 
 
 def timed(step):

@@ -126,8 +126,7 @@ def case(request):
         slabs=max(s.slabs for s in samples) + 1,
         patches=max((p.shape[1] for s in samples for p in s.patches), default=0) + 8,
     )
-    build = dict(tokens_per_second=2, merge=2, patch_values=config.vision.patch_values)
-    batch = stack_rows([build_row([sample], budget, **build) for sample in samples])
+    batch = stack_rows([build_row([sample], budget, config.vision) for sample in samples])
     state = our_parameters(config, dict(theirs.named_parameters()))
     graph = nnx.split(nnx.eval_shape(lambda: VidEmo(config, nnx.Rngs(0))))[0]
     return config, theirs, samples, batch, graph, state

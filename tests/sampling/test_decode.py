@@ -52,8 +52,7 @@ def prompts():
 
 
 def as_rows(samples, tokens=26):
-    build = dict(tokens_per_second=2, merge=2, patch_values=1176)
-    return stack_rows([build_row([s], Budget(tokens, 2, 28), **build) for s in samples]).rows
+    return stack_rows([build_row([s], Budget(tokens, 2, 28), CONFIG.vision) for s in samples]).rows
 
 
 def extended(sample, answer):

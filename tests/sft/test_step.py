@@ -23,7 +23,6 @@ CONFIG = ModelConfig(
     TextConfig(64, 2, 4, 2, 16, 96, 128, (2, 3, 3), tied=False),
     VisionConfig(32, 2, 2, 48, 64, full_attention=(1,)),
 )
-BUILD = dict(tokens_per_second=2, merge=2, patch_values=1176)
 BUDGET = Budget(tokens=48, slabs=3, patches=24)
 VIDEO = 120
 
@@ -60,7 +59,7 @@ def samples(seed):
 
 
 def batch(seed):
-    return stack_rows([build_row([s], BUDGET, **BUILD) for s in samples(seed)])
+    return stack_rows([build_row([s], BUDGET, CONFIG.vision) for s in samples(seed)])
 
 
 def train(mesh, dtype="float32", count=4):
@@ -106,7 +105,7 @@ def test_loss_does_not_depend_on_chunks_or_rows():
     whole = next_token_sums(model, batch(0), chunk=48)
     for chunk in (1, 7, 100):
         np.testing.assert_allclose(next_token_sums(model, batch(0), chunk=chunk).loss, whole.loss, rtol=1e-6)
-    alone = [next_token_sums(model, stack_rows([build_row([s], BUDGET, **BUILD)])) for s in samples(0)]
+    alone = [next_token_sums(model, stack_rows([build_row([s], BUDGET, CONFIG.vision)])) for s in samples(0)]
     np.testing.assert_allclose(sum(float(a.loss) for a in alone), whole.loss, rtol=1e-6)
     assert sum(float(a.tokens) for a in alone) == float(whole.tokens)
 
@@ -114,7 +113,7 @@ def test_loss_does_not_depend_on_chunks_or_rows():
 def test_samples_packed_into_one_row_have_the_loss_of_rows_of_their_own():
     model = VidEmo(CONFIG, nnx.Rngs(1))
     apart = next_token_sums(model, batch(0))
-    together = build_row(samples(0), Budget(tokens=130, slabs=9, patches=28), **BUILD)
+    together = build_row(samples(0), Budget(tokens=130, slabs=9, patches=28), CONFIG.vision)
     packed = next_token_sums(model, stack_rows([together]))
     np.testing.assert_allclose(packed.loss, apart.loss, rtol=1e-5)
     assert float(packed.tokens) == float(apart.tokens)

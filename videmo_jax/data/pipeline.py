@@ -59,13 +59,7 @@ def _row(sample: Sample, *, preparer: Preparer, vision: VisionConfig, budget: Bu
     if reason := misfit(prepared, budget):
         skips.add(sample.id, reason)
         return None
-    return build_row(
-        [prepared],
-        budget,
-        tokens_per_second=vision.tokens_per_second,
-        merge=vision.merge,
-        patch_values=vision.patch_values,
-    )
+    return build_row([prepared], budget, vision)
 
 
 def to_devices(batch: Batch, mesh: Mesh) -> Batch:

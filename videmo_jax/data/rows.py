@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32, UInt8
 
 from videmo_jax.data.chat import Encoded
+from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.positions import mrope_ids
 from videmo_jax.model.videmo import Rows
 
@@ -61,23 +62,19 @@ def misfit(sample: Prepared, budget: Budget) -> str | None:
     return None
 
 
-def build_row(
-    samples: Sequence[Prepared], budget: Budget, *, tokens_per_second: float, merge: int, patch_values: int
-) -> Batch:
+def build_row(samples: Sequence[Prepared], budget: Budget, vision: VisionConfig) -> Batch:
     """One row (without the batch axis) that holds `samples` one after the other, each a segment of its own.
 
     Args:
       samples: they must fit together.
       budget: the row's shape.
-      tokens_per_second: temporal M-RoPE ids of one second.
-      merge: patches along each side of a merged token.
-      patch_values: values of one patch.
+      vision: of the model, for the shape of patches and the time that tokens take.
     """
     t, s, p = budget.tokens, budget.slabs, budget.patches
     tokens, segment_ids, targets = (np.zeros(t, np.int32) for _ in range(3))
     weights, vision_index = np.zeros(t, np.float32), np.full(t, -1, np.int32)
     positions = np.zeros((3, t), np.int32)
-    patches, patch_hw = np.zeros((s, p, patch_values), np.uint8), np.full((s, p, 2), -1, np.int32)
+    patches, patch_hw = np.zeros((s, p, vision.patch_values), np.uint8), np.full((s, p, 2), -1, np.int32)
     token, slab = 0, 0
     for number, sample in enumerate(samples, start=1):
         encoded, places = sample.encoded, []
@@ -85,13 +82,13 @@ def build_row(
             count, width = clip.shape[:2]
             patches[slab : slab + count, :width] = clip
             patch_hw[slab : slab + count, :width] = clip_hw
-            first = (np.arange(slab, slab + count) * (p // merge**2))[:, None]
-            places.append((first + np.arange(width // merge**2)).reshape(-1))
+            first = (np.arange(slab, slab + count) * (p // vision.merge**2))[:, None]
+            places.append((first + np.arange(width // vision.merge**2)).reshape(-1))
             slab += count
         span = slice(token, token + len(encoded.tokens))
         tokens[span] = encoded.tokens
         segment_ids[span] = number
-        positions[:, span] = mrope_ids(encoded.segments, tokens_per_second=tokens_per_second, merge=merge)
+        positions[:, span] = mrope_ids(encoded.segments, tokens_per_second=vision.tokens_per_second, merge=vision.merge)
         if places:
             seen = encoded.vision >= 0
             vision_index[span][seen] = np.concatenate(places)[encoded.vision[seen]]

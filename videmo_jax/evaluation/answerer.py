@@ -110,16 +110,7 @@ class Answerer:
         What is missing to `size` rows repeats the first prompt: a row without a prompt would not know when to stop.
         """
         vision = self.meta.model.vision
-        rows = [
-            build_row(
-                [prompt],
-                shape,
-                tokens_per_second=vision.tokens_per_second,
-                merge=vision.merge,
-                patch_values=vision.patch_values,
-            )
-            for prompt in prompts
-        ]
+        rows = [build_row([prompt], shape, vision) for prompt in prompts]
         stacked = stack_rows(rows + [rows[0]] * (size - len(rows))).rows
         with jax.set_mesh(self._mesh):
             answers = generate(

@@ -1,6 +1,5 @@
 """A work directory belongs to one run: its config is written at the start and compared at every return."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,12 +47,6 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...]) ->
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     temporary.rename(path)
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """A hint at the nearest known name, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
