@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import time
 
 import jax
@@ -92,6 +93,54 @@ def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache
     code, output = run(arguments(finished), **cache)
     assert code == 0, output
     assert digest(finished) == before
+
+
+@pytest.fixture
+def damaged(synthetic, tmp_path):
+    """The synthetic set with a clip cut short, one gone, and samples that cannot be used."""
+    root = tmp_path / "damaged"
+    shutil.copytree(synthetic, root)
+    poses = root / "jsons/train/attribute/full/MEAD_Head-Pose.json"
+    samples = json.loads(poses.read_text())
+    (root / samples[0]["videos"][0]).unlink()
+    whole = json.loads((root / "jsons/train/attribute/full/MEAD_ID.json").read_text())[0]["videos"][0]
+    (root / whole).write_bytes((root / whole).read_bytes()[:200])
+    question, answer = samples[0]["messages"]
+    samples.append({"messages": [question], "videos": [whole]})
+    samples.append({"messages": [question, answer], "videos": ["../../outside.mp4"]})
+    samples.append({"messages": [{"role": "user", "content": "<video><video>?"}, answer], "videos": [whole]})
+    poses.write_text(json.dumps(samples))
+    return root
+
+
+def test_what_cannot_be_used_is_listed_and_the_run_goes_on(damaged, arguments, tmp_path, cache):
+    workdir = tmp_path / "run"
+    code, output = run(
+        arguments(workdir, f"--config.data.root={damaged}", "--config.data.max_skipped_share=0.6"), **cache
+    )
+    assert code == 0, output
+    lines = [json.loads(line) for line in (workdir / "skipped.jsonl").read_text().splitlines()]
+    reasons = " | ".join(line["reason"] for line in lines)
+    for expected in ("missing", "assistant", "leaves", "2 <video>"):
+        assert expected in reasons
+    assert logged(workdir)[-1]["skipped"] == len(lines)
+    assert f"{len(lines)} of" in output
+
+
+def test_too_much_that_cannot_be_used_stops_the_run(damaged, arguments, tmp_path, cache):
+    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"), **cache)
+    assert code != 0
+    assert "max_skipped_share = 0.05" in output
+    assert "Traceback" not in output
+
+
+def test_a_broken_annotation_file_is_refused_at_the_start(damaged, arguments, tmp_path, cache):
+    path = damaged / "jsons/train/attribute/full/MEAD_ID.json"
+    path.write_text(path.read_text()[:-20])
+    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"), **cache)
+    assert code != 0
+    assert "MEAD_ID.json" in output
+    assert "Traceback" not in output
 
 
 WRONG = {
