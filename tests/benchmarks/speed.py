@@ -75,7 +75,7 @@ def ours_train():
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     optimizer = make_optimizer(OptimizerSpec(), 1000)
     state = initial_state(config(), optimizer, mesh, seed=0)
-    step = make_train_step(config(), optimizer, mesh, ComputeSpec("float32", "none", 512))
+    step = make_train_step(config(), optimizer, mesh, ComputeSpec("float32", "full", 512))
     rows = batch()[0]
 
     def once():

@@ -1,6 +1,8 @@
 """Attention behind one door: which kernel computes it is decided here and nowhere else."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -30,49 +32,66 @@ def segment_attention(
 class Cache:
     """Keys and values of one layer, as the two products of attention take them: no transposition while decoding.
 
-    A shared prefix has no G axis; an answer's own slots have one.
+    A prefix has one entry (B) for each prompt, the answers' own slots one for each answer (B x G in one axis).
     """
 
-    keys: Float[Array, "*B K H C"]
-    values: Float[Array, "*B K C H"]
+    keys: Float[Array, "B K H C"]
+    values: Float[Array, "B K C H"]
 
     @classmethod
-    def of_prefix(cls, k: Float[Array, "*B T K H"], v: Float[Array, "*B T K H"]) -> "Cache":
+    def of_prefix(cls, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"]) -> "Cache":
         """From what a layer returned for all tokens of a prompt."""
-        return cls(rearrange(k, "... t k h -> ... k h t"), rearrange(v, "... t k h -> ... k t h"))
+        return cls(rearrange(k, "b t k h -> b k h t"), rearrange(v, "b t k h -> b k t h"))
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...], slots: int, width: int, dtype: jnp.dtype) -> "Cache":
-        """`slots` free places for heads of `width`; `shape` is that of the axes in front, key heads last."""
-        return cls(jnp.zeros((*shape, width, slots), dtype), jnp.zeros((*shape, slots, width), dtype))
+    def empty(cls, count: int, slots: int, heads: int, width: int, dtype: jnp.dtype) -> "Cache":
+        """`slots` free places in each of `count` entries."""
+        return cls(jnp.zeros((count, heads, width, slots), dtype), jnp.zeros((count, heads, slots, width), dtype))
+
+    def with_room(self, slots: int) -> "Cache":
+        """The cache with free places after its own."""
+        keys = jnp.pad(self.keys, [(0, 0)] * 3 + [(0, slots)])
+        return Cache(keys, jnp.pad(self.values, [(0, 0)] * 2 + [(0, slots), (0, 0)]))
 
     def put(self, k: Float[Array, "B G K H"], v: Float[Array, "B G K H"], slot: Int[Array, ""]) -> "Cache":
-        """The cache with one token more, in `slot`."""
-        keys = lax.dynamic_update_slice_in_dim(self.keys, k[..., None], slot, axis=-1)
-        return Cache(keys, lax.dynamic_update_slice_in_dim(self.values, v[..., None, :], slot, axis=-2))
+        """The cache with one token more of every answer, in `slot`."""
+        k, v = rearrange(k, "b g k h -> (b g) k h 1"), rearrange(v, "b g k h -> (b g) k 1 h")
+        return Cache(
+            lax.dynamic_update_slice_in_dim(self.keys, k, slot, axis=3),
+            lax.dynamic_update_slice_in_dim(self.values, v, slot, axis=2),
+        )
 
 
 def cached_attention(
-    q: Float[Array, "B G N H"],
-    prefix: Cache,
-    own: Cache,
-    prefix_mask: Bool[Array, "B T"],
-    own_mask: Bool[Array, "C"],
+    q: Float[Array, "B G N H"], blocks: Sequence[tuple[Cache, Bool[Array, "#B C"]]]
 ) -> Float[Array, "B G N H"]:
-    """One new token of each of G answers to a prompt: two score blocks, prefix and own answer, under one softmax.
+    """One new token of each of G answers to a prompt, over blocks of keys and values under one softmax.
 
-    The prefix (T tokens) lies in memory once for all its answers; `own` holds C slots for each answer.
+    Args:
+      q: rotated queries.
+      blocks: caches with the slots of them that count. One with B entries is shared by a prompt's answers, so that the
+        prefix lies in memory once; one with B x G entries belongs to the answers themselves.
     """
-    kv_heads = own.keys.shape[2]
-    q = rearrange(q, "b g (k r) h -> b k g r h", k=kv_heads) * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    lowest = jnp.finfo(jnp.float32).min
-    to_prefix = jnp.einsum("bkgrh,bkht->bkgrt", q, prefix.keys, preferred_element_type=jnp.float32)
-    to_prefix = jnp.where(prefix_mask[:, None, None, None], to_prefix, lowest)
-    to_own = jnp.einsum("bkgrh,bgkhc->bkgrc", q, own.keys, preferred_element_type=jnp.float32)
-    to_own = jnp.where(own_mask, to_own, lowest)
-    highest = jnp.maximum(to_prefix.max(-1, keepdims=True), to_own.max(-1, keepdims=True))
-    to_prefix, to_own = jnp.exp(to_prefix - highest), jnp.exp(to_own - highest)
-    total = to_prefix.sum(-1, keepdims=True) + to_own.sum(-1, keepdims=True)
-    out = jnp.einsum("bkgrt,bkth->bkgrh", to_prefix.astype(q.dtype), prefix.values)
-    out += jnp.einsum("bkgrc,bgkch->bkgrh", to_own.astype(q.dtype), own.values)
-    return rearrange(out / total.astype(q.dtype), "b k g r h -> b g (k r) h")
+    batch, group, _, width = q.shape
+    kv_heads = blocks[0][0].keys.shape[1]
+
+    def by_prompt(x: Array) -> Array:
+        """[B, K, G x R, ...], whether the block is shared or not."""
+        return x if len(x) == batch else rearrange(x, "(b g) k r ... -> b k (g r) ...", b=batch)
+
+    def like(cache: Cache, x: Array) -> Array:
+        """[B, K, G x R, ...] as the entries of a block are laid out."""
+        return x if len(cache.keys) == batch else rearrange(x, "b k (g r) ... -> (b g) k r ...", g=group)
+
+    q = rearrange(q, "b g (k r) h -> b k (g r) h", k=kv_heads) * jnp.asarray(width**-0.5, q.dtype)
+    scores = []
+    for cache, mask in blocks:
+        found = jnp.einsum("bkrh,bkhc->bkrc", like(cache, q), cache.keys, preferred_element_type=jnp.float32)
+        scores.append(jnp.where(mask[:, None, None], found, jnp.finfo(jnp.float32).min))
+    highest = reduce(jnp.maximum, [by_prompt(score.max(-1, keepdims=True)) for score in scores])
+    total, out = 0.0, 0.0
+    for score, (cache, _) in zip(scores, blocks, strict=True):
+        weights = jnp.exp(score - like(cache, highest))
+        total += by_prompt(weights.sum(-1, keepdims=True))
+        out += by_prompt(jnp.einsum("bkrc,bkch->bkrh", weights.astype(q.dtype), cache.values))
+    return rearrange(out / total.astype(q.dtype), "b k (g r) h -> b g (k r) h", g=group)

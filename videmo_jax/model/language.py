@@ -159,5 +159,9 @@ class Decoder(nnx.Module):
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Scores of the next token, in float32."""
-        table = (self.embedding if self.head is None else self.head)[...].astype(x.dtype)
-        return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
+        return jnp.einsum("btd,vd->btv", x, self.table.astype(x.dtype), preferred_element_type=jnp.float32)
+
+    @property
+    def table(self) -> Float[Array, "V D"]:
+        """Weights of the output layer."""
+        return (self.embedding if self.head is None else self.head)[...]

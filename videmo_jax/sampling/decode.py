@@ -85,7 +85,12 @@ def generate(
 
     decode_layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(layers)]
     prefixes = [Cache.of_prefix(keys[i], values[i]) for i in range(layers)]
-    own = [Cache.empty((batch, group, text.kv_heads), slots, text.head_width, dtype) for _ in range(layers)]
+    if group == 1:
+        # The slots of an only answer follow its prompt's in one cache: half as many products.
+        own, prefixes = [prefix.with_room(slots) for prefix in prefixes], [None] * layers
+    else:
+        own = [Cache.empty(batch * group, slots, text.kv_heads, text.head_width, dtype) for _ in range(layers)]
+    head = decoder.table.T  # turned once, not in every step
     draw = partial(_draw, seeds=seeds, decoding=decoding, banned_ids=banned_ids)
 
     def next_hidden(step: Array, token: Array, own: list) -> tuple[Array, list]:
@@ -93,9 +98,9 @@ def generate(
         positions = jnp.broadcast_to((first_position + step)[:, None, None], (batch, 3, group))
         angles = decoder.rotary_angles(positions)
         x, filled = decoder.embed(token, dtype), []
-        for layer, of_prefix, of_own in zip(decode_layers, prefixes, own, strict=True):
-            x, of_own = _decode_layer(layer, x, angles, step, of_prefix, of_own, prompt)
-            filled.append(of_own)
+        for layer, prefix, cache in zip(decode_layers, prefixes, own, strict=True):
+            x, cache = _decode_layer(layer, x, angles, step, prefix, cache, prompt)
+            filled.append(cache)
         return rms_norm(x, decoder.norm, decoder.config.norm_eps), filled
 
     def is_stop(token: Array) -> Array:
@@ -103,7 +108,7 @@ def generate(
 
     def record(state: dict, step: Array, hidden: Array) -> dict:
         """Draws the token of slot `step`."""
-        token, log_prob = draw(model.logits(hidden), step)
+        token, log_prob = draw(jnp.einsum("bgd,dv->bgv", hidden, head, preferred_element_type=jnp.float32), step)
         token = jnp.where(state["done"], stop_ids[0], token)
         log_prob = jnp.where(state["done"], 0.0, log_prob)
         return state | {
@@ -139,20 +144,27 @@ def _decode_layer(
     x: Float[Array, "B G D"],
     angles: Float[Array, "B G H/2"],
     step: Int[Array, ""],
-    prefix: Cache,
+    prefix: Cache | None,
     own: Cache,
     prompt: Bool[Array, "B T"],
 ) -> tuple[Float[Array, "B G D"], Cache]:
-    """One layer for one new token of every answer; returns its cache with that token in slot `step`."""
-    cache = own
+    """One layer for one new token of every answer; returns `own` with that token in slot `step`.
+
+    Without a prefix, `own` begins with the prompt, and the answer's slots follow.
+    """
+    before = prompt.shape[1] if prefix is None else 0
+    mask = jnp.arange(own.values.shape[2])[None] <= before + step
+    if prefix is None:
+        mask &= jnp.pad(prompt, [(0, 0), (0, mask.shape[1] - before)], constant_values=True)
+    filled = own
 
     def attend(q: Array, k: Array, v: Array) -> Array:
-        nonlocal cache
-        cache = own.put(k, v, step)
-        return cached_attention(q, prefix, cache, prompt, jnp.arange(own.values.shape[-2]) <= step)
+        nonlocal filled
+        filled = own.put(k, v, before + step)
+        return cached_attention(q, [(filled, mask)] if prefix is None else [(prefix, prompt), (filled, mask)])
 
     x, _ = layer(x, angles, attend)
-    return x, cache
+    return x, filled
 
 
 def _draw(
