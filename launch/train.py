@@ -26,6 +26,9 @@ def main(argv: Sequence[str]) -> None:
     """Composes the run; what users can mend ends in one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    for path in (WORKDIR.value, CONFIG.value.data.root):
+        if "://" in path:
+            fail(f"{path}: training reads and writes local paths so far; mount the bucket as a folder")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Imported here, so that --help answers at once.

@@ -1,6 +1,7 @@
 """What both towers are made of: weights that know their Hugging Face name, norms, rotary, stacks of layers."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
@@ -53,6 +54,12 @@ def weight(
         shape, axes = (stack, *shape), ("layers", *axes)
     value = init(rngs.params(), shape, jnp.float32)
     return nnx.Param(value, out_sharding=axes, eager_sharding=False, hf=hf, hf_layout=layout)
+
+
+def products_in(dtype: Any) -> AbstractContextManager[None]:
+    """While this lasts, matrix products are traced as `dtype` promises: TPUs compute float32 ones in bfloat16 passes
+    unless they are told otherwise."""
+    return jax.default_matmul_precision("highest" if jnp.dtype(dtype) == jnp.float32 else None)
 
 
 def project(x: Array, kernel: nnx.Param, pattern: str, bias: nnx.Param | None = None) -> Array:

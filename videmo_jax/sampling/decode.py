@@ -1,5 +1,6 @@
 """Prefill and decode in one compiled loop: G answers to each prompt over one shared prefix cache."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from videmo_jax.model.attention import Cache, cached_attention
 from videmo_jax.model.language import DecoderLayer, FusedLayer
-from videmo_jax.model.layers import rms_norm, take_layer
+from videmo_jax.model.layers import products_in, rms_norm, take_layer
 from videmo_jax.model.videmo import Rows, VidEmo
 
 
@@ -48,6 +49,21 @@ class Answers:
     lengths: Int32[Array, "B G"]
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _State:
+    """What the loop knows of the answers: as in `Answers`, and which have ended."""
+
+    tokens: Int32[Array, "B G C"]
+    log_probs: Float[Array, "B G C"]
+    lengths: Int32[Array, "B G"]
+    done: Bool[Array, "B G"]
+
+
+# (logits [B, G, V], slot) -> token and log-probability [B, G] each
+Draw = Callable[[Array, Array], tuple[Array, Array]]
+
+
 @partial(jax.jit, static_argnames=("graph", "decoding", "stop_ids", "banned_ids", "dtype"))
 def generate(
     graph: nnx.GraphDef[VidEmo],
@@ -72,71 +88,92 @@ def generate(
       banned_ids: tokens that are never drawn, such as those that stand for pixels (trl 3847).
       dtype: of the computation.
     """
-    params = jax.tree.map(lambda p: p.astype(dtype), params)
-    model = nnx.merge(graph, params)
-    decoder, text, layers = model.language, model.config.text, model.config.text.layers
-    batch, group, slots = len(rows.tokens), decoding.answers, decoding.max_new_tokens
+    with products_in(dtype):
+        model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
+        return _generate(
+            model,
+            rows,
+            partial(_draw, seeds=seeds, decoding=decoding, banned_ids=banned_ids),
+            decoding.answers,
+            decoding.max_new_tokens,
+            jnp.asarray(stop_ids, jnp.int32),
+            dtype,
+        )
 
+
+def _generate(
+    model: VidEmo,
+    rows: Rows,
+    draw: Draw,
+    group: int,
+    slots: int,
+    stop_ids: Int32[Array, "E"],
+    dtype: Any,
+) -> Answers:
+    """Prefill, then one pass of the loop for each further token, until all answers have ended."""
+    decoder = model.language
     prompt = rows.segment_ids > 0
     last = jnp.sum(prompt, axis=1) - 1
     first_position = jnp.max(jnp.where(prompt[:, None], rows.positions, -1), axis=(1, 2)) + 1
-    hidden, (keys, values) = model(rows, dtype=dtype, keep_cache=True)
+    hidden, cached = model(rows, dtype=dtype, keep_cache=True)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-
-    decode_layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(layers)]
-    prefixes = [Cache.of_prefix(keys[i], values[i]) for i in range(layers)]
-    if group == 1:
-        # The slots of an only answer follow its prompt's in one cache: half as many products.
-        own, prefixes = [prefix.with_room(slots) for prefix in prefixes], [None] * layers
-    else:
-        own = [Cache.empty(batch * group, slots, text.kv_heads, text.head_width, dtype) for _ in range(layers)]
+    layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(decoder.config.layers)]
+    prefixes, caches = _caches(cached, group, slots)
     head = decoder.table.T  # turned once, not in every step
-    draw = partial(_draw, seeds=seeds, decoding=decoding, banned_ids=banned_ids)
 
-    def next_hidden(step: Array, token: Array, own: list) -> tuple[Array, list]:
-        """Feeds the token of slot `step` of every answer through the layers, over prefix and own slots."""
-        positions = jnp.broadcast_to((first_position + step)[:, None, None], (batch, 3, group))
+    def record(state: _State, slot: Array, hidden: Array) -> _State:
+        """Draws the token of `slot` for every answer."""
+        token, log_prob = draw(jnp.einsum("bgd,dv->bgv", hidden, head, preferred_element_type=jnp.float32), slot)
+        token = jnp.where(state.done, stop_ids[0], token)
+        return _State(
+            state.tokens.at[:, :, slot].set(token),
+            state.log_probs.at[:, :, slot].set(jnp.where(state.done, 0.0, log_prob)),
+            state.lengths + ~state.done,
+            state.done | jnp.isin(token, stop_ids),
+        )
+
+    def step(carry: tuple[Array, list[Cache], _State]) -> tuple[Array, list[Cache], _State]:
+        """Feeds the token of `slot` through the layers and draws the next one."""
+        slot, caches, state = carry
+        positions = jnp.broadcast_to((first_position + slot)[:, None, None], (len(prompt), 3, group))
         angles = decoder.rotary_angles(positions)
-        x, filled = decoder.embed(token, dtype), []
-        for layer, prefix, cache in zip(decode_layers, prefixes, own, strict=True):
-            x, cache = _decode_layer(layer, x, angles, step, prefix, cache, prompt)
+        x, filled = decoder.embed(state.tokens[:, :, slot], dtype), []
+        for layer, prefix, cache in zip(layers, prefixes, caches, strict=True):
+            x, cache = _decode_layer(layer, x, angles, slot, prefix, cache, prompt)
             filled.append(cache)
-        return rms_norm(x, decoder.norm, decoder.config.norm_eps), filled
+        hidden = rms_norm(x, decoder.norm, decoder.config.norm_eps)
+        return slot + 1, filled, record(state, slot + 1, hidden)
 
-    def is_stop(token: Array) -> Array:
-        return jnp.isin(token, jnp.asarray(stop_ids, jnp.int32))
+    def unfinished(carry: tuple[Array, list[Cache], _State]) -> Bool[Array, ""]:
+        slot, _, state = carry
+        return (slot + 1 < slots) & ~jnp.all(state.done)
 
-    def record(state: dict, step: Array, hidden: Array) -> dict:
-        """Draws the token of slot `step`."""
-        token, log_prob = draw(jnp.einsum("bgd,dv->bgv", hidden, head, preferred_element_type=jnp.float32), step)
-        token = jnp.where(state["done"], stop_ids[0], token)
-        log_prob = jnp.where(state["done"], 0.0, log_prob)
-        return state | {
-            "tokens": state["tokens"].at[:, :, step].set(token),
-            "log_probs": state["log_probs"].at[:, :, step].set(log_prob),
-            "lengths": state["lengths"] + ~state["done"],
-            "done": state["done"] | is_stop(token),
-        }
+    shape = (len(prompt), group)
+    state = _State(
+        jnp.full((*shape, slots), stop_ids[0], jnp.int32),
+        jnp.zeros((*shape, slots), jnp.float32),
+        jnp.zeros(shape, jnp.int32),
+        jnp.zeros(shape, bool),
+    )
+    first = jnp.zeros((), jnp.int32)
+    state = record(state, first, jnp.broadcast_to(hidden, (*shape, hidden.shape[-1])))
+    *_, state = lax.while_loop(unfinished, step, (first, caches, state))
+    return Answers(state.tokens, state.log_probs, state.lengths)
 
-    def body(carry: tuple[Array, list, dict]) -> tuple[Array, list, dict]:
-        step, own, state = carry
-        hidden, own = next_hidden(step, state["tokens"][:, :, step], own)
-        return step + 1, own, record(state, step + 1, hidden)
 
-    def unfinished(carry: tuple[Array, list, dict]) -> Bool[Array, ""]:
-        step, _, state = carry
-        return (step + 1 < slots) & ~jnp.all(state["done"])
+def _caches(
+    cached: tuple[Float[Array, "L B T K H"], Float[Array, "L B T K H"]], group: int, slots: int
+) -> tuple[list[Cache | None], list[Cache]]:
+    """For each layer the prompt's cache, and the one with the answers' `slots`.
 
-    state = {
-        "tokens": jnp.full((batch, group, slots), stop_ids[0], jnp.int32),
-        "log_probs": jnp.zeros((batch, group, slots), jnp.float32),
-        "lengths": jnp.zeros((batch, group), jnp.int32),
-        "done": jnp.zeros((batch, group), bool),
-    }
-    start = jnp.zeros((), jnp.int32)
-    state = record(state, start, jnp.broadcast_to(hidden, (batch, group, hidden.shape[-1])))
-    *_, state = lax.while_loop(unfinished, body, (start, own, state))
-    return Answers(state["tokens"], state["log_probs"], state["lengths"])
+    The slots of an only answer follow its prompt's in one cache, which saves half of the products; then there is no
+    cache of the prompt's own.
+    """
+    prefixes = [Cache.of_prefix(keys, values) for keys, values in zip(*cached, strict=True)]
+    if group == 1:
+        return [None] * len(prefixes), [prefix.with_room(slots) for prefix in prefixes]
+    (count, heads, _, width), dtype = prefixes[0].values.shape, prefixes[0].values.dtype
+    return list(prefixes), [Cache.empty(count * group, slots, heads, width, dtype) for _ in prefixes]
 
 
 def _decode_layer(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from videmo_jax.data.rows import Batch
 from videmo_jax.model.config import ModelConfig
-from videmo_jax.model.layers import REMAT
+from videmo_jax.model.layers import REMAT, products_in
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sft.loss import LossSums, next_token_sums
 from videmo_jax.sharding.rules import shard_state
@@ -64,17 +64,16 @@ def make_train_step(
         return sums.loss / jnp.maximum(sums.tokens, 1), sums
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+        with products_in(compute.dtype):
+            (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, optimizer_state), StepMetrics(sums, optax.tree.norm(gradient))
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
-    # On TPUs float32 products would otherwise run in bfloat16 passes.
-    precision = "highest" if compute.dtype == "float32" else None
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        with jax.set_mesh(mesh), jax.default_matmul_precision(precision):
+        with jax.set_mesh(mesh):
             return compiled(state, batch)
 
     run.compiled = compiled
