@@ -77,7 +77,7 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     Raises:
       CheckpointError: there is none.
     """
-    path = epath.Path(path)
+    path = epath.Path(path).absolute()  # Orbax takes no other
     if (path / "params").exists():
         return path
     found = steps(path)
