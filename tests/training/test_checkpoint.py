@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, wherever the path starts, in any dtype and layout; what is not there is said."""
+"""Checkpoints: what is saved comes back, from any path, in any dtype and layout; what is not there is said."""
 
 import grain
 import jax
