@@ -1,0 +1,143 @@
+"""Emo-CFG into record shards that TensorFlow Datasets and Grain read: every clip decoded, sampled and resized once."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+EXAMPLES = """examples:
+  python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --workers 32
+  python launch/prepare.py --emo-cfg Emo-CFG --out records/train --split train --quality 95
+  python launch/prepare.py --synthetic 1000 --out records/synthetic --frames min_pixels=784 max_pixels=12544
+
+A run that was killed goes on where it was: give the same command again.
+"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--emo-cfg", type=Path, metavar="DIR", help="the folder of Emo-CFG: jsons/ and videos/")
+    parser.add_argument(
+        "--synthetic",
+        type=int,
+        metavar="N",
+        help="render the synthetic set of N clips first, into --emo-cfg, by default a folder beside --out",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic set (default 0)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
+    parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train", "test"], help="default both")
+    parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (default 90)")
+    parser.add_argument("--shard-size", type=int, default=256, help="clips a shard (default 256)")
+    parser.add_argument("--clip-seconds", type=float, default=60, help="a slower clip is left out (default 60)")
+    parser.add_argument(
+        "--frames",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="fields of FrameSpec, such as max_frames=8; the default is VidEmo's evaluation setting",
+    )
+    flags = parser.parse_args(arguments)
+    if flags.emo_cfg is None and flags.synthetic is None:
+        parser.error("give --emo-cfg or --synthetic")
+    if "://" in flags.out:
+        parser.error(f"--out {flags.out}: records are written to local folders so far; copy them to the bucket")
+    if flags.workers < 1 or flags.clip_seconds <= 0:
+        parser.error("--workers and --clip-seconds are above 0")
+    return flags
+
+
+def frame_fields(pairs: list[str]) -> dict[str, Any]:
+    """Arguments of FrameSpec from NAME=VALUE.
+
+    Raises:
+      ValueError: there is no such field, or its value is no number.
+    """
+    from videmo_jax.data.video import FrameSpec
+
+    types = {item.name: float if item.name == "rate" else int for item in dataclasses.fields(FrameSpec)}
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in types:
+            raise ValueError(f"--frames {pair}: no such field; there are {', '.join(types)}")
+        try:
+            found[name] = types[name](value)
+        except ValueError:
+            raise ValueError(f"--frames {pair}: {value!r} is not a number of type {types[name].__name__}") from None
+    return found
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows what is done of every kind and the time left; gives the function that hears of it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(kind: str, done: int, total: int) -> None:
+            if kind not in tasks:
+                tasks[kind] = progress.add_task(kind, total=total)
+            progress.update(tasks[kind], completed=done)
+
+        yield report
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Renders if asked, prepares, says what came of it."""
+    from videmo_jax.data.records import Settings, prepare
+    from videmo_jax.data.synthetic import write_synthetic
+    from videmo_jax.data.video import FrameSpec
+
+    frames = FrameSpec(**frame_fields(flags.frames))
+    settings = Settings(tuple(dict.fromkeys(flags.split)), flags.variant, frames, flags.quality, flags.shard_size)
+    out = Path(flags.out)
+    root = flags.emo_cfg or out.with_name(f"{out.name}-emo-cfg")
+    with progress_bar() as report:
+        if flags.synthetic is not None:
+            write_synthetic(
+                root,
+                scenes=flags.synthetic,
+                seed=flags.seed,
+                workers=flags.workers,
+                on_clip=lambda done, total: report("rendered clips", done, total),
+            )
+        manifest = prepare(
+            root,
+            out,
+            settings,
+            workers=flags.workers,
+            clip_seconds=flags.clip_seconds,
+            on_shard=lambda kind, done, total: report(f"shards of {kind}", done, total),
+        )
+    counts = manifest["counts"]
+    samples = ", ".join(f"{count:,} {split}" for split, count in counts["samples"].items())
+    left_out = ", ".join(f"{count:,} {kind}" for kind, count in counts["left_out"].items()) or "nothing"
+    print(f"wrote {flags.out}: {counts['clips']:,} clips, {samples} samples; left out: {left_out} (report.jsonl)")
+
+
+def main() -> None:
+    """Entry point: an error that the user can mend is one line, without a traceback."""
+    flags = parse()
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before any process starts: none of them needs an accelerator
+    try:
+        run(flags)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on where it was")
+
+
+if __name__ == "__main__":
+    main()
