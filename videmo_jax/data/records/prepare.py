@@ -7,6 +7,7 @@ OUT/report.jsonl         every clip and sample left out, and why
 OUT/manifest.json        counts, checksums and the recipe; written last
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -95,7 +97,22 @@ def prepare(
     recipe = _recipe(root, settings)
     _claim(out, recipe)
     if (out / MANIFEST).exists():
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # a kill may have come just before this
         return read_manifest(out)
+    with _alone(out):
+        return _write(root, out, settings, recipe, workers, clip_seconds, tell)
+
+
+def _write(
+    root: Path,
+    out: Path,
+    settings: Settings,
+    recipe: dict[str, Any],
+    workers: int,
+    clip_seconds: float,
+    tell: Report,
+) -> dict[str, Any]:
+    """Clips, then samples, which name the places of their clips, then what describes both."""
     datasets = {split: read_emo_cfg(root, split, variant=settings.variant) for split in settings.splits}
     paths = sorted({video for data in datasets.values() for sample in data.samples for video in sample.videos})
     jobs = _clip_jobs(out, paths, settings, ClipRecipe(root, settings.frames, settings.quality), clip_seconds)
@@ -126,6 +143,19 @@ def prepare(
     write_json(out / MANIFEST, manifest)
     shutil.rmtree(out / PROGRESS)
     return manifest
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder, and removes what a killed one left half-written."""
+    with (out / RECIPE).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecordError(f"{out}: another run is writing there. Wait for it, or name a new folder.") from None
+        for stale in out.rglob(".*.partial-*"):
+            stale.unlink()
+        yield
 
 
 def _recipe(root: Path, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,290 @@
+"""Records: read back by TFDS and by us, the same bytes for any workers, damage found, nothing lost unsaid."""
+
+import fcntl
+import json
+import os
+import pickle
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from videmo_jax.data.emo_cfg import read_emo_cfg
+from videmo_jax.data.records import RecordError, Settings, prepare, read_records
+from videmo_jax.data.records.decoder import ClipDecoder, ClipRecipe
+from videmo_jax.data.video import FrameSpec, VideoError, read_clip
+
+SMALL = FrameSpec(min_pixels=784, max_pixels=12_544)
+SETTINGS = Settings(frames=SMALL, shard_size=5)
+
+
+def contents(folder):
+    """Every file below a folder and its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def report(out):
+    lines = [json.loads(line) for line in (out / "report.jsonl").read_text().splitlines()]
+    return {(line["kind"], line["id"]): line["reason"] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def records(synthetic, tmp_path_factory):
+    """The synthetic set as records."""
+    out = tmp_path_factory.mktemp("records") / "records"
+    prepare(synthetic, out, SETTINGS, workers=1)
+    return out
+
+
+@pytest.fixture
+def copied(records, tmp_path):
+    """The same records, to be damaged."""
+    return Path(shutil.copytree(records, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_sample_comes_back_with_its_clips(synthetic, records, split):
+    opened = pickle.loads(pickle.dumps(read_records(records, split)))
+    expected = read_emo_cfg(synthetic, split).samples
+    assert [opened.samples[index].sample for index in range(len(opened.samples))] == expected
+    for index in range(0, len(expected), 20):
+        for video, id in zip(expected[index].videos, opened.samples[index].clips, strict=True):
+            decoded, stored = read_clip(synthetic / video, SMALL), opened.clip(id)
+            assert stored.indices.tolist() == decoded.indices.tolist()
+            assert (stored.decoded_frames, stored.average_rate) == (decoded.decoded_frames, decoded.average_rate)
+            assert stored.seconds_per_grid == decoded.seconds_per_grid
+            assert stored.frames.shape == decoded.frames.shape and not stored.frames.flags.writeable
+            assert np.abs(stored.frames.astype(int) - decoded.frames).mean() < 4
+    assert opened.frames == SMALL
+    opened.verify()
+
+
+def test_real_clips_are_stored_once_and_near_the_original(emo_cfg_mini, tmp_path):
+    manifest = prepare(emo_cfg_mini, tmp_path / "out", Settings())
+    opened = read_records(tmp_path / "out", "test")
+    samples = read_emo_cfg(emo_cfg_mini, "test").samples + read_emo_cfg(emo_cfg_mini, "train").samples
+    assert manifest["counts"]["clips"] == len({video for sample in samples for video in sample.videos})
+    assert sum(manifest["counts"]["tasks"].values()) == len(samples)
+    recorded = opened.samples[0]
+    frames = read_clip(emo_cfg_mini / recorded.sample.videos[0], FrameSpec()).frames
+    assert np.abs(opened.clip(recorded.clips[0]).frames.astype(int) - frames).mean() < 2
+
+
+def test_tfds_reads_the_records(synthetic, records):
+    samples = tfds.builder_from_directory(records / "samples").as_data_source("train")
+    clips = tfds.builder_from_directory(records / "clips").as_data_source("every")
+    expected = read_emo_cfg(synthetic, "train").samples
+    assert len(samples) == len(expected)
+    opened = read_records(records, "train")
+    for index in (0, len(samples) - 1):
+        sample = samples[index]
+        assert sample["id"].decode() == expected[index].id
+        assert [text.decode() for text in sample["messages"]["content"]] == [
+            m.content for m in expected[index].messages
+        ]
+        clip = clips[sample["clips"][0]]
+        assert clip["path"].decode() == expected[index].videos[0]
+        assert np.array_equal(np.stack(clip["frames"]), opened.clip(opened.samples[index].clips[0]).frames)
+
+
+def test_two_workers_write_the_same_bytes(synthetic, records, tmp_path):
+    prepare(synthetic, tmp_path / "out", SETTINGS, workers=2)
+    assert contents(tmp_path / "out") == contents(records)
+
+
+def test_a_finished_folder_is_left_as_it_is(synthetic, copied):
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    prepare(synthetic, copied, SETTINGS)
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (Settings(frames=SMALL, shard_size=5, quality=80), r"quality \(90, asked for 80\)"),
+        (Settings(frames=SMALL, shard_size=6), "shard_size"),
+        (Settings(frames=FrameSpec(min_pixels=784, max_pixels=12_544, max_frames=8), shard_size=5), "frames"),
+        (Settings(frames=SMALL, shard_size=5, splits=("train",)), "splits"),
+    ],
+)
+def test_another_recipe_is_refused(synthetic, copied, settings, named):
+    with pytest.raises(RecordError, match=f"another recipe.*{named}"):
+        prepare(synthetic, copied, settings)
+
+
+def test_other_annotations_and_other_folders_are_refused(synthetic, copied, tmp_path):
+    other = Path(shutil.copytree(synthetic, tmp_path / "other"))
+    file = sorted((other / "jsons/train").rglob("*.json"))[0]
+    file.write_text(json.dumps(json.loads(file.read_text())[1:]))
+    with pytest.raises(RecordError, match="annotations_sha256"):
+        prepare(other, copied, SETTINGS)
+    with pytest.raises(RecordError, match="holds something else"):
+        prepare(synthetic, other, SETTINGS)
+
+
+def test_two_runs_do_not_share_a_folder(synthetic, copied):
+    (copied / "manifest.json").unlink()
+    with (copied / "recipe.json").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RecordError, match="another run is writing there"):
+            prepare(synthetic, copied, SETTINGS)
+
+
+def test_damaged_records_are_named(copied):
+    shard = sorted((copied / "clips").glob("*array_record*"))[1]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1000])
+    with pytest.raises(RecordError, match=rf"{shard.name}.*cut short"):
+        read_records(copied)
+    shard.write_bytes(whole[:30_000] + bytes(100) + whole[30_100:])
+    with pytest.raises(RecordError, match=rf"{shard.name}: its checksum"):
+        read_records(copied).verify()
+    shard.unlink()
+    with pytest.raises(RecordError, match=rf"{shard.name}: missing"):
+        read_records(copied)
+    (copied / "manifest.json").write_text("{")
+    with pytest.raises(RecordError, match=r"manifest.json: broken"):
+        read_records(copied)
+    with pytest.raises(RecordError, match=r"no manifest.json"):
+        read_records(copied / "clips")
+
+
+def test_what_is_not_there_is_refused(records):
+    with pytest.raises(RecordError, match="no split 'dev', only train, test"):
+        read_records(records, "dev")
+    opened = read_records(records)
+    for id in (-1, opened.manifest["counts"]["clips"]):
+        with pytest.raises(IndexError, match=f"clip {id}"):
+            opened.clip(id)
+    with pytest.raises(IndexError):
+        opened.samples[len(opened.samples)]
+
+
+def audio_only(path):
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def encode(path, count, width, height):
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8))))
+        container.mux(stream.encode())
+
+
+def link_out(path):
+    outside = path.parents[3] / "outside.mp4"
+    shutil.copy(path, outside)
+    path.unlink()
+    path.symlink_to(outside)
+
+
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+BREAK = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "a folder": folder,
+    "a link out of the root": link_out,
+    "text": lambda path: path.write_text("<html>404 Not Found</html>"),
+    "noise": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+    "without its index": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "audio alone": audio_only,
+    "a playlist": lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\n/etc/hostname\n"),
+    "too many frames": lambda path: encode(path, 60, 64, 64),
+    "a strip": lambda path: encode(path, 4, 2 * 202, 2),
+    "giant frames": lambda path: encode(path, 4, 512, 512),
+}
+
+
+def test_broken_clips_are_listed_and_nothing_else_is_lost(synthetic, tmp_path):
+    root, out = Path(shutil.copytree(synthetic, tmp_path / "data")), tmp_path / "out"
+    whole = [sample for split in ("train", "test") for sample in read_emo_cfg(root, split).samples]
+    videos = sorted({video for sample in whole for video in sample.videos})
+    broken = dict(zip(videos[::2], BREAK, strict=False))
+    assert len(broken) == len(BREAK)
+    for video, way in broken.items():
+        BREAK[way](root / video)
+    spec = FrameSpec(min_pixels=784, max_pixels=12_544, max_decoded_frames=50, max_source_pixels=256 * 256)
+    manifest = prepare(root, out, Settings(frames=spec, shard_size=5), workers=2)
+
+    listed = report(out)
+    lost = {sample.id for sample in whole if broken.keys() & set(sample.videos)}
+    assert {id for kind, id in listed if kind == "sample"} == lost
+    for sample in whole:
+        if sample.id in lost:
+            assert any(repr(video) in listed["sample", sample.id] for video in sample.videos if video in broken)
+    seen = {video for video, way in broken.items() if ("clip", video) in listed}
+    # What the folder shows without decoding makes no clip, so that the samples alone are listed.
+    early = {"missing", "empty", "a folder", "a link out of the root"}
+    assert {broken[video] for video in seen} == set(BREAK) - early
+    assert all(str(tmp_path) not in reason and len(reason) > 10 for reason in listed.values())
+    assert manifest["counts"]["left_out"] == {"clips": len(seen), "samples": len(lost)}
+    kept = [split_set.samples[index].sample for split in ("train", "test")
+            for split_set in [read_records(out, split)] for index in range(len(split_set.samples))]  # fmt: skip
+    assert kept == [sample for sample in whole if sample.id not in lost]
+    opened = read_records(out)
+    for index in range(len(opened.samples)):
+        recorded = opened.samples[index]
+        assert len(recorded.clips) == len(recorded.sample.videos)
+
+
+@dataclass(frozen=True, slots=True)
+class Stubborn(ClipRecipe):
+    """A decoder that hangs or dies, where the clip's name says so."""
+
+    def __call__(self, path):
+        if path == "hangs":
+            time.sleep(3600)
+        if path == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return path.encode()
+
+
+def test_a_decoder_that_hangs_or_dies_costs_one_clip():
+    with ClipDecoder(Stubborn(Path(), SMALL, 90), seconds=2) as decoder:
+        assert decoder("a") == b"a"
+        with pytest.raises(VideoError, match="more than 2 s"):
+            decoder("hangs")
+        assert decoder("b") == b"b"
+        with pytest.raises(VideoError, match=r"exit code -11"):
+            decoder("dies")
+        assert decoder("c") == b"c"
+
+
+def test_no_usable_sample_is_an_error_with_a_report(tmp_path):
+    annotations, video = tmp_path / "data/jsons/train/emotion/full/MEAD.json", tmp_path / "data/videos/a.mp4"
+    annotations.parent.mkdir(parents=True)
+    video.parent.mkdir()
+    turns = [{"role": "user", "content": "<video>Who?"}, {"role": "assistant", "content": "A"}]
+    annotations.write_text(json.dumps([{"messages": turns, "videos": ["videos/a.mp4"]}]))
+    encode(video, 8, 64, 64)
+    settings = Settings(splits=("train",), frames=SMALL)
+    with pytest.raises(RecordError, match=r"no usable sample in train; .*report.jsonl says why"):
+        prepare(tmp_path / "data", tmp_path / "out", settings, clip_seconds=0)
+    slow = "decoding takes more than 0 s; convert it again"
+    assert report(tmp_path / "out") == {
+        ("clip", "videos/a.mp4"): slow,
+        ("sample", "train/emotion/full/MEAD.json#0"): f"video 'videos/a.mp4' {slow}",
+    }
+
+
+@pytest.mark.parametrize("fields", [{"quality": 0}, {"quality": 101}, {"shard_size": 0}, {"splits": ()}])
+def test_settings_are_checked(fields):
+    with pytest.raises(RecordError):
+        Settings(**fields)

@@ -1,0 +1,74 @@
+"""launch/prepare.py as a user meets it: killed and started again, on the synthetic set, with wrong arguments."""
+
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.launch.commands import run, start
+
+FRAMES = ("--frames", "min_pixels=784", "max_pixels=12544")
+
+
+def arguments(data, out, *more):
+    return ["launch/prepare.py", f"--emo-cfg={data}", f"--out={out}", "--workers=2", "--shard-size=2", *more, *FRAMES]
+
+
+def contents(folder):
+    """Every file below a folder and its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(synthetic, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, output = run(arguments(synthetic, whole))
+    assert code == 0, output
+    assert "left out: nothing" in output
+
+    process = start(arguments(synthetic, killed))
+    while len(list((killed / "progress").glob("*.json"))) < 3:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "manifest.json").exists()
+    finished = [killed / "clips" / path.stem for path in (killed / "progress").glob("*.json")]
+    (killed / "clips/.clips-every.array_record-00016-of-00017.partial-1").write_text("half a shard")
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    code, output = run(arguments(synthetic, killed))
+    assert code == 0, output
+    assert {path: path.stat().st_mtime_ns for path in finished} == before
+    assert contents(killed) == contents(whole)
+
+
+def test_wrong_arguments_end_in_one_line(synthetic, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    code, output = run(arguments(synthetic, out))
+    assert code == 1 and "holds something else" in output and "Traceback" not in output
+    code, output = run(arguments(tmp_path / "nowhere", tmp_path / "new"))
+    assert code == 1 and "nowhere: no such folder" in output and "Traceback" not in output
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("pair", "named"),
+    [("speed=1", "no such field"), ("rate=fast", "not a number"), ("max_pixels=1", "max_pixels is 1")],
+)
+def test_wrong_frames_are_named(synthetic, tmp_path, pair, named):
+    code, output = run(["launch/prepare.py", f"--emo-cfg={synthetic}", f"--out={tmp_path / 'out'}", "--frames", pair])
+    assert code == 1 and named in output and "Traceback" not in output
+
+
+def test_the_synthetic_set_is_rendered_first(tmp_path):
+    out = tmp_path / "records"
+    command = ["launch/prepare.py", "--synthetic=34", f"--out={out}", "--workers=2", "--split=test", *FRAMES]
+    code, output = run(command)
+    assert code == 0, output
+    assert (tmp_path / "records-emo-cfg/jsons").is_dir()
+    assert (out / "samples/samples-test.array_record-00000-of-00001").is_file()
+    shutil.rmtree(tmp_path / "records-emo-cfg/videos")  # what is finished needs no video
+    assert run(command)[0] == 0
