@@ -23,8 +23,11 @@ from einops import rearrange, repeat
 from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 
+from videmo_jax.model.positions import VisionGrid
+
 # Containers that hold their own frames. FFmpeg also opens playlists, which would read other files of this machine.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,ivf,flv,asf,ogg,gif"
+NO_FRAME = "not a single frame can be decoded; download or convert it again"
 MAX_ASPECT = 200  # qwen-vl-utils refuses beyond
 
 
@@ -132,12 +135,38 @@ def read_clip(path: str | os.PathLike[str], spec: FrameSpec) -> Clip:
       VideoError: the file is missing, empty, no video, damaged, beyond the limits, or without a frame.
     """
     path = Path(path)
+    with _named_faults(path):
+        return _read(path, spec)
+
+
+def clip_grid(path: str | os.PathLike[str], spec: FrameSpec) -> VisionGrid:
+    """The patches that `read_clip` and `patchify` will give, by the file's packets and its first frame.
+
+    A file whose packets do not all give a frame may hold another number of slabs.
+
+    Raises:
+      VideoError: as `read_clip`, for what can be seen without decoding the whole.
+    """
+    path = Path(path)
+    with _named_faults(path):
+        expected, rate = _survey(path, spec)
+        frames, decoded = _take(path, np.zeros(1, np.int64), spec, first_only=True)
+        if not decoded:
+            raise VideoError(NO_FRAME)
+        count = len(sample_indices(max(expected, 1), rate, spec))
+        height, width = (side // spec.patch for side in frames[0].shape[:2])
+        return VisionGrid(math.ceil(count / spec.temporal_patch), height, width)
+
+
+@contextmanager
+def _named_faults(path: Path) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into a VideoError that names it."""
     try:
         if not path.is_file():
             raise VideoError("no such file; check the path and the download")
         if not path.stat().st_size:
             raise VideoError("the file is empty; download it again")
-        return _read(path, spec)
+        yield
     except VideoError as error:
         raise VideoError(f"{path}: {error}") from None
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:  # PyAV stumbles in many ways
@@ -150,7 +179,7 @@ def _read(path: Path, spec: FrameSpec) -> Clip:
     indices = sample_indices(max(expected, 1), rate, spec)
     frames, decoded = _take(path, indices, spec)
     if not decoded:
-        raise VideoError("not a single frame can be decoded; download or convert it again")
+        raise VideoError(NO_FRAME)
     if decoded != expected:
         indices = sample_indices(decoded, rate, spec)
         frames, decoded = _take(path, indices, spec)
@@ -200,8 +229,10 @@ def _survey(path: Path, spec: FrameSpec) -> tuple[int, float]:
     return count, float(rate)
 
 
-def _take(path: Path, indices: Int64[np.ndarray, "F"], spec: FrameSpec) -> tuple[list[np.ndarray], int]:
-    """Decodes the whole clip, keeps the frames of `indices`, resized, and counts all."""
+def _take(
+    path: Path, indices: Int64[np.ndarray, "F"], spec: FrameSpec, *, first_only: bool = False
+) -> tuple[list[np.ndarray], int]:
+    """Decodes the whole clip, or its first frame, keeps the frames of `indices`, resized, and counts all."""
     wanted, frames, size, count = set(indices.tolist()), [], None, 0
     with _open(path, spec) as (container, stream):
         for frame in _decode(container, stream):
@@ -213,6 +244,8 @@ def _take(path: Path, indices: Int64[np.ndarray, "F"], spec: FrameSpec) -> tuple
                 frames.append(np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)))
             count += 1
             _bound(count, spec)
+            if first_only:
+                break
     return frames, count
 
 

@@ -41,6 +41,7 @@ def sft_recipe(model: str) -> ConfigDict:
                     "slabs": 8,  # of two frames
                     "patches": 640,  # of a slab
                 },
+                "pack": True,  # several samples a row; False: one
                 "threads": 4,  # that decode at the same time
                 "cache_mb": 1024,  # of decoded clips kept in memory
                 "max_skipped_share": 0.05,  # of the samples that may be unusable before the run stops

@@ -1,7 +1,6 @@
 """One SFT run: the config composed into data, model, optimizer and loop."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from videmo_jax.data.emo_cfg import EmoCfg, read_emo_cfg
 from videmo_jax.data.inputs import InputSpec, Preparer
+from videmo_jax.data.packing import RowPlan, measure
 from videmo_jax.data.pipeline import to_devices, training_batches
 from videmo_jax.data.rows import Budget
 from videmo_jax.data.skips import SkipLog
@@ -41,7 +41,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """The config, read and checked; nothing of it touches a device yet."""
+    """The config, read and checked; and the data, measured; nothing of it touches a device yet."""
 
     model: ModelConfig
     inputs: InputSpec
@@ -50,6 +50,9 @@ class Plan:
     compute: ComputeSpec
     tokenizer: Tokenizer
     dataset: EmoCfg
+    preparer: Preparer
+    skips: SkipLog
+    rows: RowPlan
     loop: LoopSpec
 
 
@@ -78,7 +81,14 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console) -> Plan:
     dataset = _dataset(config, workdir, console)
     if config.batch < 1 or config.epochs <= 0 or config.steps < 0:
         raise ConfigError(f"batch {config.batch}, epochs {config.epochs}, steps {config.steps}: must be above 0")
-    steps = config.steps or math.ceil(config.epochs * len(dataset.samples) / config.batch)
+    total = len(dataset.samples) + len(dataset.rejected)
+    skips = SkipLog(workdir / "skipped.jsonl", total=total, max_share=config.data.max_skipped_share)
+    for rejected in dataset.rejected:
+        skips.add(rejected.id, rejected.reason)
+    preparer = Preparer(dataset.root, tokenizer, inputs, cache_bytes=config.data.cache_mb * 2**20)
+    lengths = measure(dataset.samples, preparer, budget, threads=config.data.threads, skips=skips)
+    rows = RowPlan(lengths, budget, batch=config.batch, seed=config.seed, pack=config.data.pack)
+    steps = config.steps or rows.batches(config.epochs)
     return Plan(
         model,
         inputs,
@@ -87,6 +97,9 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console) -> Plan:
         ComputeSpec(**config.compute.to_dict()),
         tokenizer,
         dataset,
+        preparer,
+        skips,
+        rows,
         LoopSpec(steps, config.log.every, config.checkpoint.every, config.checkpoint.keep),
     )
 
@@ -111,19 +124,15 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
         )
     optimizer = make_optimizer(plan.optimizer, plan.loop.steps)
     schedule = learning_rate(plan.optimizer, plan.loop.steps)
-    total = len(plan.dataset.samples) + len(plan.dataset.rejected)
-    skips = SkipLog(workdir / "skipped.jsonl", total=total, max_share=config.data.max_skipped_share)
-    for rejected in plan.dataset.rejected:
-        skips.add(rejected.id, rejected.reason)
     batches = training_batches(
         plan.dataset.samples,
-        Preparer(plan.dataset.root, plan.tokenizer, plan.inputs, cache_bytes=config.data.cache_mb * 2**20),
+        plan.rows,
+        plan.preparer,
         vision=plan.model.vision,
         budget=plan.budget,
-        batch=config.batch // hosts,
-        seed=config.seed,
+        batch=config.batch,
         threads=config.data.threads,
-        skips=skips,
+        skips=plan.skips,
         host=jax.process_index(),
         hosts=hosts,
     )
@@ -155,14 +164,15 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
                 metrics=metrics,
                 describe=lambda step: {
                     "learning_rate": float(schedule(step - 1)),
-                    "epoch": step * config.batch / len(plan.dataset.samples),
-                    "skipped": len(skips),
+                    "epoch": plan.rows.epochs_at(step * config.batch),
+                    "skipped": len(plan.skips),
                 },
                 console=console,
             )
     write_training_report(workdir, title=workdir.name, config=as_json)
-    if len(skips):
-        console.print(f"{len(skips)} of {total} samples could not be used; {workdir / 'skipped.jsonl'} says why")
+    if len(plan.skips):
+        total = len(plan.dataset.samples) + len(plan.dataset.rejected)
+        console.print(f"{len(plan.skips)} of {total} samples could not be used; {workdir / 'skipped.jsonl'} says why")
     return state
 
 

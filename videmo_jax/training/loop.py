@@ -40,7 +40,7 @@ class Window:
 
     started: float
     tokens: int = 0
-    rows: int = 0
+    samples: int = 0
     waited: float = 0.0  # seconds for the next batch
 
     def rates(self, steps: int) -> dict[str, float]:
@@ -48,7 +48,7 @@ class Window:
         seconds = time.perf_counter() - self.started
         return {
             "tokens_per_second": self.tokens / seconds,
-            "samples_per_second": self.rows / seconds,
+            "samples_per_second": self.samples / seconds,
             "seconds_per_step": seconds / steps,
             "data_wait_share": self.waited / seconds,
         }
@@ -100,7 +100,7 @@ def run_steps(
             window.waited += time.perf_counter() - before
             filled = batch.rows.segment_ids > 0
             window.tokens += int(np.count_nonzero(filled))
-            window.rows += int(np.count_nonzero(filled.any(axis=-1)))
+            window.samples += int(batch.rows.segment_ids.max(axis=-1).sum())
             state, measured = step(state, place(batch))
             last = number == spec.steps
             log = last or number == first + 1 or number % spec.log_every == 0
