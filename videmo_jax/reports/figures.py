@@ -1,7 +1,9 @@
-"""Line charts as inline SVG: no library, no network, readable in light and dark and on a phone."""
+"""Charts as inline SVG: no library, no network, readable in light and dark and on a phone."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 260  # of the view box, which scales to the page
@@ -12,31 +14,69 @@ def line_chart(xs: Sequence[float], ys: Sequence[float], *, title: str, x_label:
     """One curve; values that are no numbers leave a gap."""
     points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
     if not points:
-        return f"<figure><figcaption>{escape(title)}</figcaption><p>nothing was logged</p></figure>"
+        return _empty(title, "nothing was logged")
     x_low, x_high = _span([x for x, _ in points])
     y_low, y_high = _span([y for _, y in points])
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM),
-        )
+    place = _Place(x_low, x_high, y_low, y_high)
+    curve = " ".join(f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in points)
+    return _figure(title, x_label, place, f'<polyline points="{curve}"/>')
 
-    curve = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in points))
+
+def histogram(values: Sequence[int], *, title: str, x_label: str, most_bars: int = 40) -> str:
+    """How many of the values (whole numbers, 0 or more) fall into each of up to `most_bars` equal, whole spans."""
+    if not values:
+        return _empty(title, "there is nothing to count")
+    low, high = min(values), max(values)
+    width = math.ceil((high - low + 1) / most_bars)
+    counts = Counter((value - low) // width for value in values)
+    place = _Place(low, low + width * (max(counts) + 1), 0, max(counts.values()))
+    bars = []
+    for number, count in sorted(counts.items()):
+        left, right = place.x(low + width * number), place.x(low + width * (number + 1))
+        span = f"{low + width * number}" + (f" to {low + width * (number + 1) - 1}" if width > 1 else "")
+        bars.append(
+            f'<rect class="bar" x="{left:.1f}" y="{place.y(count):.1f}" width="{max(right - left - 1, 0.5):.1f}" '
+            f'height="{place.y(0) - place.y(count):.1f}"><title>{span}: {count:,}</title></rect>'
+        )
+    return _figure(title, x_label, place, "".join(bars))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where values stand in the view box."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
+
+
+def _figure(title: str, x_label: str, place: _Place, drawn: str) -> str:
+    """Title, grid and labels around what is drawn."""
     marks = []
-    for y in _ticks(y_low, y_high):
-        _, py = place(x_low, y)
+    for y in _ticks(place.y_low, place.y_high):
+        py = place.y(y)
         marks.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
         marks.append(f'<text x="{LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{y:.4g}</text>')
-    for x in _ticks(x_low, x_high):
-        px, _ = place(x, y_low)
-        marks.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:.4g}</text>')
+    for x in _ticks(place.x_low, place.x_high):
+        marks.append(f'<text x="{place.x(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:.4g}</text>')
     axis = f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'{"".join(marks)}{axis}<polyline points="{curve}"/></svg></figure>'
+        f"{''.join(marks)}{axis}{drawn}</svg></figure>"
     )
+
+
+def _empty(title: str, reason: str) -> str:
+    return f"<figure><figcaption>{escape(title)}</figcaption><p>{escape(reason)}</p></figure>"
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videmo_jax.reports.figures import line_chart
+from videmo_jax.reports.page import page
 from videmo_jax.training.metrics import read_metrics
 
 CURVES = {
@@ -17,14 +18,6 @@ CURVES = {
     "tokens_per_second": "tokens a second, text and vision",
     "data_wait_share": "share of time waiting for data",
 }
-STYLE = """
-:root { color-scheme: light dark; --line: #2563eb; --grid: #8884; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
-main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
-polyline { fill: none; stroke: var(--line); stroke-width: 2; } .grid { stroke: var(--grid); }
-text { fill: currentColor; font-size: 13px; } pre { overflow: auto; font-size: 13px; }
-"""
 
 
 def write_training_report(workdir: Path, *, title: str, config: Mapping[str, Any]) -> Path:
@@ -39,10 +32,9 @@ def write_training_report(workdir: Path, *, title: str, config: Mapping[str, Any
     ]
     last = ", ".join(f"{name} {value:.4g}" for name, value in lines[-1].items()) if lines else "nothing was logged"
     path = workdir / "report.html"
-    path.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f"<h1>{escape(title)}</h1><p>Last: {escape(last)}.</p><main>{''.join(charts)}</main>"
-        f"<details><summary>Config</summary><pre>{escape(json.dumps(config, indent=2))}</pre></details></body></html>\n"
+    body = (
+        f"<p>Last: {escape(last)}.</p><main>{''.join(charts)}</main>"
+        f"<details><summary>Config</summary><pre>{escape(json.dumps(config, indent=2))}</pre></details>"
     )
+    path.write_text(page(title, body))
     return path

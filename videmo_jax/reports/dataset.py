@@ -1,0 +1,154 @@
+"""The page that shows a dataset: counts, lengths, samples with their frames, and what was left out."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from videmo_jax.reports.figures import histogram
+from videmo_jax.reports.page import page
+from videmo_jax.tasks.taxonomy import task_of
+
+JPEG_QUALITY = 80
+MOST_REJECTED = 500  # lines; a broken download of millions must not make a page that no browser opens
+STYLE = """
+h2 { margin: 2rem 0 .5rem; } h3 { margin: 0 0 .25rem; font-size: 1rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.id { overflow-wrap: anywhere; }
+article { background: var(--card); border-radius: .5rem; padding: .75rem; min-width: 0; }
+.small { font-size: 13px; opacity: .75; overflow-wrap: anywhere; margin: 0; }
+.frames { display: flex; gap: 2px; overflow-x: auto; margin: .5rem 0; }
+.frames img { height: 8.5rem; width: auto; border-radius: 2px; flex: none; }
+.turn { white-space: pre-line; overflow-wrap: anywhere; margin: .5rem 0 0; max-height: 16rem; overflow-y: auto; }
+.answer { border-left: 3px solid var(--line); padding-left: .6rem; font-weight: 600; }
+.wrong { color: light-dark(#b00020, #ff8a8a); }
+"""
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A clip to show: RGB frames and the second each stands at, or why there are none."""
+
+    path: str
+    frames: UInt8[np.ndarray, "F H W 3"] | None = None
+    seconds: tuple[float, ...] = ()
+    note: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class ShownSample:
+    """A sample to show: its id, annotation file, turns as (role, text), and clips."""
+
+    id: str
+    file: str
+    turns: tuple[tuple[str, str], ...]
+    clips: tuple[ShownClip, ...]
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """All that the page says.
+
+    Attributes:
+      title: of the page.
+      counts: samples by annotation file.
+      answer_words: words of the answer of every sample.
+      question_words: words of the first question of every sample.
+      shown: the samples to show.
+      rejected: (id, reason) of every sample that was left out.
+    """
+
+    title: str
+    counts: Mapping[str, int]
+    answer_words: Sequence[int]
+    question_words: Sequence[int]
+    shown: Sequence[ShownSample]
+    rejected: Sequence[tuple[str, str]]
+
+
+def dataset_page(view: DatasetView) -> str:
+    """The page as one HTML document, frames inside."""
+    body = [
+        f"<p>{sum(view.counts.values()):,} samples, {len(view.rejected):,} left out.</p>",
+        "<h2>Tasks</h2>",
+        _task_table(view.counts),
+        "<h2>Lengths</h2><main>",
+        histogram(view.answer_words, title="words of an answer", x_label="words"),
+        histogram(view.question_words, title="words of a question", x_label="words"),
+        "</main>",
+        f"<h2>{len(view.shown)} random samples</h2><main>",
+        *map(_card, view.shown),
+        "</main><h2>Left out</h2>",
+        _rejected(view.rejected),
+    ]
+    return page(view.title, "".join(body), style=STYLE)
+
+
+def _task_table(counts: Mapping[str, int]) -> str:
+    rows = []
+    for file, count in counts.items():
+        task = task_of(file)
+        name, stage, form = (task.name, task.stage, task.form) if task else ("unknown", "-", "-")
+        rows.append(
+            f"<tr><td>{escape(name)}</td><td>{stage}</td><td>{form.replace('_', ' ')}</td>"
+            f'<td class="number">{count:,}</td><td class="id">{escape(file)}</td></tr>'
+        )
+    return (
+        '<div class="wide"><table><tr><th>task</th><th>stage</th><th>answers</th><th class="number">samples</th>'
+        f"<th>file</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _card(sample: ShownSample) -> str:
+    task = task_of(sample.file)
+    heading = f"{task.name} · {task.stage} · {task.form.replace('_', ' ')}" if task else "unknown task"
+    turns = "".join(
+        f'<p class="turn{" answer" * (role == "assistant")}">{_role(role)}{escape(text)}</p>'
+        for role, text in sample.turns
+    )
+    return (
+        f'<article><h3>{escape(heading)}</h3><p class="small">{escape(sample.id)}</p>'
+        f"{''.join(map(_clip, sample.clips))}{turns}</article>"
+    )
+
+
+def _role(role: str) -> str:
+    """Questions and answers can be told apart by their look; only instructions need a name."""
+    return '<span class="small">system: </span>' if role == "system" else ""
+
+
+def _clip(clip: ShownClip) -> str:
+    about = f'<p class="small">{escape(clip.path)}{escape(clip.note and f" · {clip.note}")}</p>'
+    if clip.frames is None:
+        return f'{about}<p class="small wrong">{escape(clip.fault)}</p>'
+    images = "".join(
+        f'<img src="{_jpeg(frame)}" alt="{second:.1f} s" title="{second:.1f} s">'
+        for frame, second in zip(clip.frames, clip.seconds, strict=True)
+    )
+    return f'{about}<div class="frames">{images}</div>'
+
+
+def _jpeg(frame: UInt8[np.ndarray, "H W 3"]) -> str:
+    """The frame as a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _rejected(rejected: Sequence[tuple[str, str]]) -> str:
+    if not rejected:
+        return "<p>None.</p>"
+    rows = "".join(
+        f'<tr><td class="id">{escape(id)}</td><td class="id">{escape(reason)}</td></tr>'
+        for id, reason in rejected[:MOST_REJECTED]
+    )
+    more = f"<p>And {len(rejected) - MOST_REJECTED:,} more.</p>" if len(rejected) > MOST_REJECTED else ""
+    return f'<div class="wide"><table><tr><th>sample</th><th>reason</th></tr>{rows}</table></div>{more}'

@@ -1,0 +1,28 @@
+"""The frame that all pages share: one file without outside parts, light and dark, readable on a phone."""
+
+from html import escape
+
+STYLE = """
+:root { color-scheme: light dark; --line: #2563eb; --grid: #8884; --card: #8881; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
+main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
+polyline { fill: none; stroke: var(--line); stroke-width: 2; } .grid { stroke: var(--grid); }
+.bar { fill: var(--line); } text { fill: currentColor; font-size: 13px; } pre { overflow: auto; font-size: 13px; }
+"""
+
+
+def page(title: str, body: str, *, style: str = "") -> str:
+    """A whole HTML document.
+
+    Args:
+      title: plain text, which is also the first heading.
+      body: HTML below it; whoever writes it escapes what comes from outside.
+      style: CSS of this page alone, added to the common one.
+    """
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}{style}</style></head>'
+        f"<body><h1>{escape(title)}</h1>{body}</body></html>\n"
+    )
