@@ -1,4 +1,4 @@
-"""Five minutes on a laptop: a tiny model learns from rendered faces. No data, no accelerator."""
+"""Minutes on a laptop: a tiny model memorises rendered faces. No data, no accelerator."""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +8,7 @@ from videmo_jax.sft.recipe import sft_recipe
 def get_config(arg: str | None = None) -> ConfigDict:
     config = sft_recipe("tiny")
     config.batch = 8
-    config.epochs = 4.0
+    config.epochs = 30.0
     config.data.include = ("*Emotion-Recognition*", "*Head-Pose*", "*MEAD_ID*")
     config.data.frames.min_pixels = 112 * 112
     config.data.frames.max_pixels = 112 * 112
