@@ -21,7 +21,7 @@ h2 { margin: 2rem 0 .5rem; } h3 { margin: 0 0 .25rem; font-size: 1rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.id { overflow-wrap: anywhere; }
+td.id { overflow-wrap: anywhere; min-width: 14rem; }
 article { background: var(--card); border-radius: .5rem; padding: .75rem; min-width: 0; }
 .small { font-size: 13px; opacity: .75; overflow-wrap: anywhere; margin: 0; }
 .frames { display: flex; gap: 2px; overflow-x: auto; margin: .5rem 0; }
