@@ -82,7 +82,8 @@ def write_synthetic(
       size: width and height in pixels, even.
       frames: frames a clip.
       fps: frames a second.
-      workers: processes that render; 0 renders in this one.
+      workers: processes that render; 0 renders in this one. They import the caller's main file, so what runs there
+        must stand under `if __name__ == "__main__"`.
       on_clip: called with (clips done, clips in all).
 
     Returns:
