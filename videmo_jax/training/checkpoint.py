@@ -77,16 +77,16 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     Raises:
       CheckpointError: there is none.
     """
-    path = epath.Path(path).absolute()  # Orbax takes no other
-    if (path / "params").exists():
-        return path
-    found = steps(path)
+    folder = epath.Path(path).absolute()  # Orbax takes no other
+    if (folder / "params").exists():
+        return folder
+    found = steps(folder)
     if not found:
         raise CheckpointError(
             f"{path}: no checkpoint here; expected {path}/{FOLDER}/STEP/params. "
             "Give a work directory of launch/train.py or what launch/convert.py import wrote."
         )
-    return path / FOLDER / str(found[-1])
+    return folder / FOLDER / str(found[-1])
 
 
 def _read(checkpoint: epath.Path, **items: Any) -> Any:
