@@ -179,6 +179,13 @@ def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path, cach
     assert "Traceback" not in output
 
 
+def test_a_start_that_was_refused_can_be_corrected_in_the_same_workdir(arguments, tmp_path, cache):
+    assert run(arguments(tmp_path / "run", "--config.data.row.tokens=8"), **cache)[0] != 0
+    code, output = run(arguments(tmp_path / "run"), **cache)
+    assert code == 0, output
+    assert not (tmp_path / "run" / "skipped.jsonl").exists()
+
+
 def test_a_checkpoint_of_another_model_is_refused(finished, arguments, tmp_path, cache):
     more = (f"--config.init={finished}", "--config.model.text.layers=2")
     code, output = run(arguments(tmp_path / "run", *more), **cache)

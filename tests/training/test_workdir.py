@@ -10,19 +10,25 @@ from videmo_jax.training.workdir import WorkdirError, claim
 
 
 def test_a_workdir_belongs_to_one_run(tmp_path):
-    claim(tmp_path / "run", {"a": {"b": 1}, "log": {"every": 1}}, free=("log.",))
-    claim(tmp_path / "run", {"a": {"b": 1}, "log": {"every": 2}}, free=("log.",))
+    claim(tmp_path / "run", {"a": {"b": 1}, "log": {"every": 1}}, free=("log.",), started=True)
+    claim(tmp_path / "run", {"a": {"b": 1}, "log": {"every": 2}}, free=("log.",), started=True)
     with pytest.raises(WorkdirError, match=r"another run: a\.b: 1 there, 2 now"):
-        claim(tmp_path / "run", {"a": {"b": 2}, "log": {"every": 1}}, free=("log.",))
+        claim(tmp_path / "run", {"a": {"b": 2}, "log": {"every": 1}}, free=("log.",), started=True)
+
+
+def test_before_the_first_checkpoint_a_config_may_be_corrected(tmp_path):
+    claim(tmp_path / "run", {"a": 1}, free=(), started=False)
+    claim(tmp_path / "run", {"a": 2}, free=(), started=False)
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"a": 2}
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(WorkdirError, match="not empty"):
-        claim(tmp_path, {}, free=())
+        claim(tmp_path, {}, free=(), started=True)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(WorkdirError, match="no JSON"):
-        claim(tmp_path, {}, free=())
+        claim(tmp_path, {}, free=(), started=True)
 
 
 def test_metrics_hold_each_step_once_after_a_kill(tmp_path):

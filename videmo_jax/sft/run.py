@@ -24,7 +24,7 @@ from videmo_jax.reports.training import write_training_report
 from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
-from videmo_jax.training.checkpoint import Checkpoints, Meta, read_tokenizer_files, require_fit
+from videmo_jax.training.checkpoint import Checkpoints, Meta, read_tokenizer_files, require_fit, steps
 from videmo_jax.training.loop import LoopSpec, run_steps
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.optimizer import OptimizerSpec, learning_rate, make_optimizer
@@ -33,6 +33,7 @@ from videmo_jax.training.state import TrainState, initial_state
 # A run may come back with another machine, more logging, or from another place on disk.
 FREE_FIELDS = ("log.", "checkpoint.", "mesh.", "data.threads", "data.cache_mb", "data.root", "init", "tokenizer")
 SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
+SKIPPED = "skipped.jsonl"
 
 
 class ConfigError(ValueError):
@@ -82,13 +83,13 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console) -> Plan:
     if config.batch < 1 or config.epochs <= 0 or config.steps < 0:
         raise ConfigError(f"batch {config.batch}, epochs {config.epochs}, steps {config.steps}: must be above 0")
     total = len(dataset.samples) + len(dataset.rejected)
-    skips = SkipLog(workdir / "skipped.jsonl", total=total, max_share=config.data.max_skipped_share)
+    skips = SkipLog(workdir / SKIPPED, total=total, max_share=config.data.max_skipped_share)
     for rejected in dataset.rejected:
         skips.add(rejected.id, rejected.reason)
     preparer = Preparer(dataset.root, tokenizer, inputs, cache_bytes=config.data.cache_mb * 2**20)
     lengths = measure(dataset.samples, preparer, budget, threads=config.data.threads, skips=skips)
     rows = RowPlan(lengths, budget, batch=config.batch, seed=config.seed, pack=config.data.pack)
-    steps = config.steps or rows.batches(config.epochs)
+    count = config.steps or rows.batches(config.epochs)
     return Plan(
         model,
         inputs,
@@ -100,7 +101,7 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console) -> Plan:
         preparer,
         skips,
         rows,
-        LoopSpec(steps, config.log.every, config.checkpoint.every, config.checkpoint.keep),
+        LoopSpec(count, config.log.every, config.checkpoint.every, config.checkpoint.keep),
     )
 
 
@@ -113,7 +114,10 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
       console: for progress and messages.
     """
     as_json = json.loads(config.to_json_best_effort())
-    workdirs.claim(workdir, as_json, free=FREE_FIELDS)
+    started = bool(steps(workdir))
+    workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started)
+    if not started:  # what an attempt with another config left out may be usable now
+        (workdir / SKIPPED).unlink(missing_ok=True)
     plan = make_plan(config, workdir, console)
     mesh = make_mesh(config.mesh.to_dict())
     hosts = jax.process_count()
@@ -172,7 +176,7 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
     write_training_report(workdir, title=workdir.name, config=as_json)
     if len(plan.skips):
         total = len(plan.dataset.samples) + len(plan.dataset.rejected)
-        console.print(f"{len(plan.skips)} of {total} samples could not be used; {workdir / 'skipped.jsonl'} says why")
+        console.print(f"{len(plan.skips)} of {total} samples could not be used; {workdir / SKIPPED} says why")
     return state
 
 

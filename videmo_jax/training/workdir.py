@@ -12,13 +12,14 @@ class WorkdirError(ValueError):
     """The work directory cannot be used for this run."""
 
 
-def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...]) -> None:
+def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...], started: bool) -> None:
     """Makes the directory this run's, or checks that it is.
 
     Args:
       workdir: is created where it does not exist.
       config: of the run, a JSON object.
       free: dotted prefixes of fields that may change from one start to the next, such as `log`.
+      started: whether a checkpoint is there; before the first one a corrected config may take the place of the old.
 
     Raises:
       WorkdirError: it holds another run, or something that is no run.
@@ -35,7 +36,7 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...]) ->
             for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name) and not name.startswith(free)
         ]
-        if changed:
+        if changed and started:
             raise WorkdirError(
                 f"{workdir} holds another run: {'; '.join(changed[:5])}"
                 + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
