@@ -15,9 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 EXAMPLES = """examples:
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --workers 32
   python launch/prepare.py --emo-cfg Emo-CFG --out records/train --split train --quality 95
+  python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --tokenizer Qwen2.5-VL-7B-Instruct
   python launch/prepare.py --synthetic 1000 --out records/synthetic --frames min_pixels=784 max_pixels=12544
 
-A run that was killed goes on where it was: give the same command again.
+A run that was killed goes on where it was: give the same command again. With another --tokenizer, finished records
+get the lengths of their texts by it.
 """
 
 
@@ -37,6 +39,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
     parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train", "test"], help="default both")
     parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
+    parser.add_argument(
+        "--tokenizer",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folders of tokenizer.json that measure the texts (default: the embedded one); may be added later",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (default 90)")
     parser.add_argument("--shard-size", type=int, default=256, help="clips a shard (default 256)")
@@ -98,6 +108,7 @@ def run(flags: argparse.Namespace) -> None:
     """Renders if asked, prepares, says what came of it."""
     from videmo_jax.data.records import Settings, prepare
     from videmo_jax.data.synthetic import write_synthetic
+    from videmo_jax.data.tokenizer import Tokenizer
     from videmo_jax.data.video import FrameSpec
 
     frames = FrameSpec(**frame_fields(flags.frames))
@@ -117,6 +128,7 @@ def run(flags: argparse.Namespace) -> None:
             root,
             out,
             settings,
+            tokenizers=[Tokenizer.from_dir(folder) for folder in flags.tokenizer],
             workers=flags.workers,
             clip_seconds=flags.clip_seconds,
             on_shard=lambda kind, done, total: report(f"shards of {kind}", done, total),

@@ -253,18 +253,18 @@ class Stubborn(ClipRecipe):
             time.sleep(3600)
         if path == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
-        return path.encode()
+        return path.encode(), (1, 2, 2)
 
 
 def test_a_decoder_that_hangs_or_dies_costs_one_clip():
     with ClipDecoder(Stubborn(Path(), SMALL, 90), seconds=2) as decoder:
-        assert decoder("a") == b"a"
+        assert decoder("a") == (b"a", (1, 2, 2))
         with pytest.raises(VideoError, match="more than 2 s"):
             decoder("hangs")
-        assert decoder("b") == b"b"
+        assert decoder("b") == (b"b", (1, 2, 2))
         with pytest.raises(VideoError, match=r"exit code -11"):
             decoder("dies")
-        assert decoder("c") == b"c"
+        assert decoder("c") == (b"c", (1, 2, 2))
 
 
 def test_no_usable_sample_is_an_error_with_a_report(tmp_path):

@@ -6,6 +6,7 @@ the special tokens stand, and before an answer: a prompt's tokens always begin t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -63,8 +64,7 @@ def encode(
     tags = sum(turn.content.count(VIDEO_TAG) for turn in turns if turn.role == "user")
     if tags != len(grids):
         raise ValueError(f"{tags} {VIDEO_TAG} in the user's turns, but {len(grids)} grids")
-    if not turns or turns[0].role != "system":
-        turns.insert(0, DEFAULT_SYSTEM)
+    turns = _instructed(turns)
 
     tokens: list[int] = []
     trained: list[bool] = []
@@ -85,6 +85,31 @@ def encode(
         tokens += ids
         trained += [learn] * len(ids)
     return Encoded(np.array(tokens, np.int32), np.array(trained, bool), np.array(vision, np.int32), (*segments, text))
+
+
+def count_text_tokens(conversations: Sequence[Sequence[Message]], tokenizer: Tokenizer) -> Int32[np.ndarray, "N"]:
+    """Tokens of N whole conversations but for those of their clips: what `encode` gives, less its vision tokens."""
+    any_grid = VisionGrid(1, 1, 1)
+    written = [
+        [piece for piece, _ in _pieces(_instructed(turns), repeat(any_grid), tokenizer, open_answer=False)]
+        for turns in conversations
+    ]
+    # Most pieces are the same everywhere: each is tokenised once.
+    texts = list({piece: None for pieces in written for piece in pieces if isinstance(piece, str)})
+    tokens = dict(zip(texts, tokenizer.count(texts), strict=True))
+    # What is no text is one special token, or a grid, which counts nothing.
+    return np.array(
+        [
+            sum(tokens[piece] if isinstance(piece, str) else isinstance(piece, int) for piece in pieces)
+            for pieces in written
+        ],
+        np.int32,
+    )
+
+
+def _instructed(turns: Sequence[Message]) -> list[Message]:
+    """The turns with a system message in front."""
+    return [*turns] if turns and turns[0].role == "system" else [DEFAULT_SYSTEM, *turns]
 
 
 def _pieces(

@@ -113,6 +113,10 @@ class Tokenizer:
         """
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many ids `encode` gives for each text; many at once take half the time or less."""
+        return [len(each) for each in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of ids, without special tokens unless they are asked for. Broken UTF-8 gives U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)

@@ -1,11 +1,21 @@
 """Emo-CFG as record shards: every clip decoded, sampled and resized once, however many samples ask about it.
 
-schema (what a record holds) -> shards (one file) and decoder (a process that may be killed) -> prepare (all files);
-reader opens the result.
+schema (what a record holds) -> shards (one file) and decoder (a process that may be killed) -> jobs (shards of clips),
+index (lengths of all samples) -> reader (opens the result) -> writing (samples, manifest) -> prepare (all of it).
 """
 
+from videmo_jax.data.records.index import SampleLengths, tokenizer_id
 from videmo_jax.data.records.prepare import Settings, prepare
 from videmo_jax.data.records.reader import RecordedSample, RecordSet, read_records
 from videmo_jax.data.records.schema import RecordError
 
-__all__ = ["RecordError", "RecordSet", "RecordedSample", "Settings", "prepare", "read_records"]
+__all__ = [
+    "RecordError",
+    "RecordSet",
+    "RecordedSample",
+    "SampleLengths",
+    "Settings",
+    "prepare",
+    "read_records",
+    "tokenizer_id",
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from videmo_jax.data.records.schema import encode_clip
+from videmo_jax.data.records.schema import Grid, encode_clip
 from videmo_jax.data.video import FrameSpec, VideoError, read_clip
 
 START_SECONDS = 120  # for a process to start on a busy machine
@@ -22,9 +22,12 @@ class ClipRecipe:
     spec: FrameSpec
     quality: int
 
-    def __call__(self, path: str) -> bytes:
-        """The record of one clip; raises VideoError."""
-        return encode_clip(path, read_clip(self.root / path, self.spec), self.quality)
+    def __call__(self, path: str) -> tuple[bytes, Grid]:
+        """The record of one clip and its grid of patches; raises VideoError."""
+        clip = read_clip(self.root / path, self.spec)
+        frames, height, width, _ = clip.frames.shape
+        grid = (-(-frames // self.spec.temporal_patch), height // self.spec.patch, width // self.spec.patch)
+        return encode_clip(path, clip, self.quality), grid
 
 
 class ClipDecoder:
@@ -43,8 +46,8 @@ class ClipDecoder:
     ) -> None:
         self._stop()
 
-    def __call__(self, path: str) -> bytes:
-        """The record of one clip.
+    def __call__(self, path: str) -> tuple[bytes, Grid]:
+        """What the recipe gives for one clip.
 
         Raises:
           VideoError: the clip cannot be used, takes too long, or ends the process; the message names no folder.
@@ -52,18 +55,18 @@ class ClipDecoder:
         try:
             self._pipe.send(path)
             if self._pipe.poll(self._seconds):
-                record, reason = self._pipe.recv()
+                made, reason = self._pipe.recv()
             else:
                 self._restart()
-                record, reason = None, f"decoding takes more than {self._seconds:g} s; convert it again"
+                made, reason = None, f"decoding takes more than {self._seconds:g} s; convert it again"
         except (EOFError, OSError):
             self._process.join(START_SECONDS)
             code = self._process.exitcode
             self._restart()
-            record, reason = None, f"ended the decoding process (exit code {code}); download or convert it again"
-        if record is None:
+            made, reason = None, f"ended the decoding process (exit code {code}); download or convert it again"
+        if made is None:
             raise VideoError(reason)
-        return record
+        return made
 
     def _start(self) -> None:
         # Spawned, because a forked process inherits the locks of whatever threads run here.
@@ -86,7 +89,7 @@ class ClipDecoder:
 
 
 def _serve(pipe: Connection, recipe: ClipRecipe) -> None:
-    """Answers (record, None) or (None, reason) to each path, until the other side is gone."""
+    """Answers (what the recipe gives, None) or (None, reason) to each path, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     pipe.send("ready")
     while True:

@@ -1,22 +1,26 @@
 """Opens prepared records for random access, without scanning them."""
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from etils import epath
 
-from videmo_jax.data.records.schema import CLIP_SPLIT, RecordError, decode_clip, decode_sample
+from videmo_jax.data.records.index import INDEX, SampleLengths, index_files, read_lengths
+from videmo_jax.data.records.schema import RecordError, decode_clip, decode_sample
+from videmo_jax.data.records.shards import check_size, check_sum
 from videmo_jax.data.sample import Sample
+from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, FrameSpec
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # raised when records are laid out differently
+THREADS = 32  # that look at files
+FORMAT = 2  # raised when records are laid out differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +50,54 @@ class RecordSet:
     """One split of prepared records; threads may share it, and a copy sent to another process works there.
 
     Attributes:
+      root: the folder.
+      split: its name.
       manifest: the counts, the recipe and the files.
       samples: of the split, by number.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str, *, check: bool = True) -> None:
         """Opens the records; takes a look at the size of every file and reads none.
+
+        Args:
+          root: a folder that `prepare` wrote.
+          split: one of its splits.
+          check: False to take the sizes on trust.
 
         Raises:
           RecordError: the manifest is missing or broken, the split is not there, or a file is missing or was cut short.
         """
-        self.root = Path(root)
+        self.root, self.split = epath.Path(root), split
         self.manifest = read_manifest(self.root)
         if split not in self.manifest["samples"]:
             raise RecordError(f"{self.root}: holds no split {split!r}, only {', '.join(self.manifest['samples'])}.")
-        for folder, shard in _shards(self.manifest):
-            _check_size(self.root / folder / shard["file"], shard["bytes"])
-        self.samples = Samples(_source(self.root / "samples", split))
-        self._clips = _source(self.root / "clips", CLIP_SPLIT)
+        if check:
+            with ThreadPoolExecutor(THREADS) as pool:  # a bucket answers slowly, but many at once
+                list(pool.map(lambda file: check_size(file[0], file[1]["bytes"]), self._files()))
+        self.samples = Samples(_source(self.root / "samples", self.manifest["samples"][split]))
+        self._clips = _source(self.root / "clips", self.manifest["clips"])
+
+    def __reduce__(self) -> tuple[Callable[..., "RecordSet"], tuple[str, str]]:
+        # A worker reads the manifest itself, which is smaller than what was made of it.
+        return partial(RecordSet, check=False), (str(self.root), self.split)
 
     @property
     def frames(self) -> FrameSpec:
         """How the clips were sampled and resized."""
         return FrameSpec(**self.manifest["recipe"]["frames"])
+
+    def lengths(self, tokenizer: Tokenizer) -> SampleLengths:
+        """The lengths of all samples of the split, from the index: no record is read, and none is kept here.
+
+        Raises:
+          RecordError: the texts were not measured with this tokenizer, or the index is damaged.
+        """
+        return read_lengths(self.root, self.manifest, self.split, tokenizer, self.frames)
+
+    def example(self, number: int) -> tuple[Sample, tuple[Clip, ...]]:
+        """A sample and its clips, in the order of its videos; errors as `samples` and `clip`."""
+        recorded = self.samples[number]
+        return recorded.sample, tuple(map(self.clip, recorded.clips))
 
     def clip(self, id: int) -> Clip:
         """One clip as `read_clip` gives it, but for JPEG's loss; ids are places from 0.
@@ -83,11 +112,14 @@ class RecordSet:
 
     def verify(self) -> None:
         """Reads every file and compares its checksum; raises RecordError at the first that differs."""
-        for folder, shard in _shards(self.manifest):
-            path = self.root / folder / shard["file"]
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise RecordError(f"{path}: its checksum is not the manifest's; copy or prepare it again.")
+        for path, entry in self._files():
+            check_sum(path, entry["sha256"])
+
+    def _files(self) -> list[tuple[epath.Path, Mapping[str, Any]]]:
+        """Every file and its description."""
+        samples = [shard for shards in self.manifest["samples"].values() for shard in shards]
+        folders = {"clips": self.manifest["clips"], "samples": samples, INDEX: index_files(self.manifest)}
+        return [(self.root / folder / each["file"], each) for folder, files in folders.items() for each in files]
 
 
 def read_records(root: str | os.PathLike[str], split: str = "train") -> RecordSet:
@@ -95,13 +127,13 @@ def read_records(root: str | os.PathLike[str], split: str = "train") -> RecordSe
     return RecordSet(root, split)
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: epath.Path) -> dict[str, Any]:
     """What `prepare` says about the records; raises RecordError where it is missing, broken or of another format."""
     path = root / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         raise RecordError(f"{root}: no {MANIFEST}; name a folder that launch/prepare.py has finished.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text())
         version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: broken ({error}); prepare the records again.") from None
@@ -110,21 +142,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def _shards(manifest: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Folder and description of every file."""
-    samples = [("samples", shard) for shards in manifest["samples"].values() for shard in shards]
-    return [("clips", shard) for shard in manifest["clips"]] + samples
-
-
-def _check_size(path: Path, expected: int) -> None:
-    if not path.is_file():
-        raise RecordError(f"{path}: missing; copy it again, or prepare the records again.")
-    if (size := path.stat().st_size) != expected:
-        raise RecordError(
-            f"{path}: {size:,} bytes, the manifest says {expected:,}: "
-            f"{'cut short' if size < expected else 'changed'}; copy it again, or prepare the records again."
-        )
-
-
-def _source(folder: Path, split: str) -> ArrayRecordDataSource:
-    return ArrayRecordDataSource(tfds.builder_from_directory(folder).info.splits[split].file_instructions)
+def _source(folder: epath.Path, shards: Sequence[Mapping[str, Any]]) -> ArrayRecordDataSource:
+    """Random access to all records of some shards; files are opened when they are first asked."""
+    # The numbers of records spare a look into every file.
+    return ArrayRecordDataSource([f"{folder / shard['file']}[0:{shard['records']}]" for shard in shards])

@@ -1,14 +1,19 @@
-"""One file of records: written whole or not at all, and described so that damage is found."""
+"""Files of records and of what describes them: each appears whole or not at all, and damage to it is found."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+
+from videmo_jax.data.records.schema import RecordError
 
 # Each record is read alone, and JPEG cannot be compressed further.
 OPTIONS = "group_size:1,uncompressed"
@@ -29,11 +34,37 @@ def shard_name(dataset: str, split: str, number: int, count: int) -> str:
     return f"{dataset}-{split}.array_record-{number:05d}-of-{count:05d}"
 
 
-def write_shard(path: Path, records: Iterable[bytes]) -> Shard:
-    """Writes the records in order; the file appears under its name only when it is complete and on the disk."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    count = 0
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names an object of a bucket."""
+    return "://" in os.fspath(path)
+
+
+@contextmanager
+def whole_file(path: epath.Path) -> Iterator[Path]:
+    """A local file to write; after the block it stands under `path`, at once, complete and durable.
+
+    In a bucket objects appear whole, so that the file is written elsewhere and copied there.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            epath.Path(partial).copy(path, overwrite=True)
+        return
+    partial = Path(path).with_name(f".{path.name}.partial-{os.getpid()}")
     try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_shard(path: epath.Path, records: Iterable[bytes]) -> Shard:
+    """Writes the records in order, as `whole_file` does."""
+    count = 0
+    with whole_file(path) as partial:
         writer = ArrayRecordWriter(str(partial), OPTIONS)
         try:
             for record in records:
@@ -43,24 +74,44 @@ def write_shard(path: Path, records: Iterable[bytes]) -> Shard:
             writer.close()
         with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-            size = os.fstat(file.fileno()).st_size
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        size = partial.stat().st_size
     return Shard(path.name, count, size, digest)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replaces a JSON file at once."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_bytes(path: epath.Path, data: bytes) -> dict[str, Any]:
+    """Replaces a file at once; gives its name, size and checksum."""
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
+    return {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: epath.Path, lines: Iterable[str]) -> None:
     """Replaces a text file at once."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def write_json(path: epath.Path, value: Mapping[str, Any]) -> None:
+    """Replaces a JSON file at once."""
+    write_text(path, [json.dumps(value, indent=1, ensure_ascii=False) + "\n"])
+
+
+def check_size(path: epath.Path, expected: int) -> None:
+    """Raises RecordError where a file is missing or has another size than the manifest says."""
+    try:
+        size = path.stat().length
+    except FileNotFoundError:
+        raise RecordError(f"{path}: missing; copy it again, or prepare the records again.") from None
+    if size != expected:
+        raise RecordError(
+            f"{path}: {size:,} bytes, the manifest says {expected:,}: "
+            f"{'cut short' if size < expected else 'changed'}; copy it again, or prepare the records again."
+        )
+
+
+def check_sum(path: epath.Path, expected: str) -> None:
+    """Reads a whole file; raises RecordError where its checksum is not the manifest's."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise RecordError(f"{path}: its checksum is not the manifest's; copy or prepare it again.")
