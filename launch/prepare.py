@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 EXAMPLES = """examples:
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --workers 32
-  python launch/prepare.py --emo-cfg Emo-CFG --out records/train --split train --quality 95
+  python launch/prepare.py --emo-cfg Emo-CFG --out records/train --split train --instructions magpie.jsonl
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --tokenizer Qwen2.5-VL-7B-Instruct
   python launch/prepare.py --synthetic 1000 --out records/synthetic --frames min_pixels=784 max_pixels=12544
 
@@ -39,6 +39,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
     parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train", "test"], help="default both")
     parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
+    parser.add_argument(
+        "--instructions",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="text-only instructions for the split train: JSON Lines of `messages`, or MAGPIE's `conversations`",
+    )
     parser.add_argument(
         "--tokenizer",
         nargs="+",
@@ -106,10 +114,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 def run(flags: argparse.Namespace) -> None:
     """Renders if asked, prepares, says what came of it."""
+    from videmo_jax.data.instructions import FOLDER as INSTRUCTIONS
     from videmo_jax.data.records import Settings, prepare
     from videmo_jax.data.synthetic import write_synthetic
     from videmo_jax.data.tokenizer import Tokenizer
     from videmo_jax.data.video import FrameSpec
+    from videmo_jax.tasks.taxonomy import task_of
 
     frames = FrameSpec(**frame_fields(flags.frames))
     settings = Settings(tuple(dict.fromkeys(flags.split)), flags.variant, frames, flags.quality, flags.shard_size)
@@ -128,6 +138,7 @@ def run(flags: argparse.Namespace) -> None:
             root,
             out,
             settings,
+            instructions=flags.instructions,
             tokenizers=[Tokenizer.from_dir(folder) for folder in flags.tokenizer],
             workers=flags.workers,
             clip_seconds=flags.clip_seconds,
@@ -136,6 +147,10 @@ def run(flags: argparse.Namespace) -> None:
     counts = manifest["counts"]
     samples = ", ".join(f"{count:,} {split}" for split, count in counts["samples"].items())
     left_out = ", ".join(f"{count:,} {kind}" for kind, count in counts["left_out"].items()) or "nothing"
+    unknown = [file for file in counts["files"] if task_of(file) is None and not file.startswith(INSTRUCTIONS)]
+    if unknown:
+        many = sum(counts["files"][file] for file in unknown)
+        print(f"of unknown tasks: {many:,} samples, of {', '.join(unknown)}")
     print(f"wrote {flags.out}: {counts['clips']:,} clips, {samples} samples; left out: {left_out} (report.jsonl)")
 
 

@@ -128,6 +128,19 @@ def test_bad_sample_is_listed_and_nothing_else_is_lost(tmp_path, record, reason)
     assert re.search(reason, rejected.reason)
 
 
+def test_what_comes_twice_is_kept_or_named(tmp_path):
+    other = with_(messages=turns(("user", "<video>Who"), ("assistant", "?(A) He")))
+    root = dataset(tmp_path, [GOOD, other, GOOD])
+    dataset(tmp_path, [GOOD], "train/emotion/full/B.json")
+    assert len(read_emo_cfg(root, "train").samples) == 4
+    data = read_emo_cfg(root, "train", duplicates="reject")
+    assert len(data.samples) == 2
+    assert [(each.id, each.reason) for each in data.rejected] == [
+        ("train/attribute/full/MEAD_ID.json#2", "the same as train/attribute/full/MEAD_ID.json#0"),
+        ("train/emotion/full/B.json#0", "the same as train/attribute/full/MEAD_ID.json#0"),
+    ]
+
+
 def test_link_inside_the_root_is_fine(tmp_path):
     root = dataset(tmp_path, [with_(videos=["videos/b.mp4"]), with_(videos=["videos/../videos/a.mp4"])])
     (root / "videos" / "b.mp4").symlink_to(root / "videos" / "a.mp4")

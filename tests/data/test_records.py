@@ -68,7 +68,9 @@ def test_every_sample_comes_back_with_its_clips(synthetic, records, split):
 def test_real_clips_are_stored_once_and_near_the_original(emo_cfg_mini, tmp_path):
     manifest = prepare(emo_cfg_mini, tmp_path / "out", Settings())
     opened = read_records(tmp_path / "out", "test")
-    samples = read_emo_cfg(emo_cfg_mini, "test").samples + read_emo_cfg(emo_cfg_mini, "train").samples
+    train = read_emo_cfg(emo_cfg_mini, "train", duplicates="reject")
+    samples = read_emo_cfg(emo_cfg_mini, "test").samples + train.samples
+    assert manifest["counts"]["left_out"] == ({"samples": len(train.rejected)} if train.rejected else {})
     assert manifest["counts"]["clips"] == len({video for sample in samples for video in sample.videos})
     assert sum(manifest["counts"]["tasks"].values()) == len(samples)
     recorded = opened.samples[0]
@@ -265,6 +267,44 @@ def test_a_decoder_that_hangs_or_dies_costs_one_clip():
         with pytest.raises(VideoError, match=r"exit code -11"):
             decoder("dies")
         assert decoder("c") == (b"c", (1, 2, 2))
+
+
+def test_what_comes_twice_in_training_is_left_out(synthetic, tmp_path):
+    root, out = Path(shutil.copytree(synthetic, tmp_path / "data")), tmp_path / "out"
+    for split in ("train", "test"):
+        file = sorted((root / "jsons" / split).rglob("*.json"))[0]
+        held = json.loads(file.read_text())
+        file.write_text(json.dumps([*held, held[0]]))
+    counts = {split: len(read_emo_cfg(root, split).samples) for split in ("train", "test")}
+    manifest = prepare(root, out, SETTINGS, workers=2)
+    assert manifest["counts"]["samples"] == counts | {"train": counts["train"] - 1}
+    ((_, reason),) = report(out).items()
+    assert reason.startswith("the same as train/") and reason.endswith(".json#0")
+
+
+def test_instructions_follow_the_training_samples(synthetic, records, tmp_path):
+    file = tmp_path / "magpie.jsonl"
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    bad = [{"from": "human", "value": "<video>Hi"}, {"from": "gpt", "value": "Hello"}]
+    lines = [{"conversations": turns}, {"conversations": bad}, {"conversations": turns}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out"
+    manifest = prepare(synthetic, out, SETTINGS, instructions=[file], workers=2)
+    whole, plain = read_records(out), read_records(records)
+    assert (
+        len(whole.samples) == len(plain.samples) + 1 and manifest["files"]["train"][-1] == "instructions/magpie.jsonl"
+    )
+    assert [whole.samples[n] for n in range(len(plain.samples))] == list(plain.samples)
+    sample, clips = whole.example(len(plain.samples))
+    assert (sample.id, clips) == ("instructions/magpie.jsonl#1", ())
+    assert report(out) == {
+        ("sample", "instructions/magpie.jsonl#2"): "holds <video>, and instructions have no clips",
+        ("sample", "instructions/magpie.jsonl#3"): "the same as instructions/magpie.jsonl#1",
+    }
+    with pytest.raises(RecordError, match=r"another recipe: instructions"):
+        prepare(synthetic, out, SETTINGS)
+    with pytest.raises(RecordError, match="belong to the split train"):
+        prepare(synthetic, tmp_path / "new", Settings(splits=("test",), frames=SMALL), instructions=[file])
 
 
 def test_no_usable_sample_is_an_error_with_a_report(tmp_path):

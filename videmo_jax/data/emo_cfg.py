@@ -4,23 +4,23 @@ A file that cannot be read is refused at once, because it means a broken downloa
 listed with its reason and left out, because one bad line among millions must not stop a run, nor vanish silently.
 """
 
-import json
+import hashlib
 import os
 import posixpath
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from videmo_jax.data.json_records import MAX_FILE_BYTES, DatasetError, json_records
 from videmo_jax.data.sample import ROLES, VIDEO_TAG, Message, Sample
 
-MAX_FILE_BYTES = 2 * 1024**3
+__all__ = ["DatasetError", "EmoCfg", "Rejected", "annotation_files", "iterate_emo_cfg", "read_emo_cfg"]
 
-
-class DatasetError(ValueError):
-    """The dataset as a whole cannot be used; the message says which file or folder, what is wrong, what to do."""
+Duplicates = Literal["keep", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,31 @@ class EmoCfg:
     rejected: list[Rejected]
 
 
-class _BadSample(ValueError):
+class BadSample(ValueError):
     """Why one record cannot become a sample."""
+
+
+class Seen:
+    """The samples that were met: where the same one comes again, it says which was the first.
+
+    Some 170 bytes a sample: 64 bits of a digest stand for it, which among 2 million are equal by chance once in ten
+    million datasets.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
+        self._first: dict[int, int] = {}  # digest to file and number in it, in one integer
+
+    def refuse(self, sample: Sample) -> None:
+        """Takes a sample; raises BadSample where its messages and videos are those of an earlier one."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (*((turn.role, turn.content) for turn in sample.messages), sample.videos):
+            digest.update(repr(part).encode())
+        number = int(sample.id.rpartition("#")[2])
+        place = self._files.setdefault(sample.file, len(self._files)) << 40 | number
+        first = self._first.setdefault(int.from_bytes(digest.digest()), place)
+        if first != place:
+            raise BadSample(f"the same as {list(self._files)[first >> 40]}#{first & (1 << 40) - 1}")
 
 
 def read_emo_cfg(
@@ -50,6 +73,7 @@ def read_emo_cfg(
     *,
     variant: str = "full",
     include: Sequence[str] | None = None,
+    duplicates: Duplicates = "keep",
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> EmoCfg:
     """Reads and checks one split of an Emo-CFG folder.
@@ -59,6 +83,7 @@ def read_emo_cfg(
       split: `train` or `test`.
       variant: `full` or `sampled`.
       include: shell patterns of file names (`MEAD_*.json`), each of which must match a file; None takes all.
+      duplicates: `keep` takes every line, as the official scores count them; `reject` leaves out what comes again.
       max_file_bytes: larger annotation files are refused before they are read.
 
     Raises:
@@ -67,16 +92,49 @@ def read_emo_cfg(
     root = Path(root)
     samples: list[Sample] = []
     rejected: list[Rejected] = []
-    videos = _Videos(root)
-    for path in annotation_files(root, split, variant, include):
-        file = path.relative_to(root / "jsons").as_posix()
-        for index, record in enumerate(_records(path, max_file_bytes)):
-            id = f"{file}#{index}"
-            try:
-                samples.append(_sample(id, file, record, videos))
-            except _BadSample as error:
-                rejected.append(Rejected(id, str(error)))
+    files = annotation_files(root, split, variant, include)
+    seen = Seen() if duplicates == "reject" else None
+    for each in iterate_emo_cfg(root, files, VideoFolder(root), seen, max_file_bytes=max_file_bytes):
+        if isinstance(each, Sample):
+            samples.append(each)
+        else:
+            rejected.append(each)
     return EmoCfg(root, samples, rejected)
+
+
+def iterate_emo_cfg(
+    root: Path,
+    files: Sequence[Path],
+    videos: "VideoFolder",
+    seen: Seen | None = None,
+    *,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> Iterator[Sample | Rejected]:
+    """The samples of annotation files one after the other, without holding any; errors as `read_emo_cfg`.
+
+    Args:
+      root: of the dataset.
+      files: as `annotation_files` gives them.
+      videos: of the dataset; what it has found it keeps.
+      seen: refuses what comes again; None keeps it.
+      max_file_bytes: larger files are refused.
+    """
+    for path in files:
+        file = path.relative_to(root / "jsons").as_posix()
+        for index, record in enumerate(json_records(path, max_file_bytes)):
+            id = f"{file}#{index}"
+            yield checked(id, partial(_sample, id, file, record, videos), seen)
+
+
+def checked(id: str, read: Callable[[], Sample], seen: Seen | None) -> Sample | Rejected:
+    """What `read` makes of a record, or why it cannot be used."""
+    try:
+        sample = read()
+        if seen is not None:
+            seen.refuse(sample)
+    except BadSample as error:
+        return Rejected(id, str(error))
+    return sample
 
 
 def annotation_files(root: Path, split: str, variant: str = "full", include: Sequence[str] | None = None) -> list[Path]:
@@ -109,43 +167,8 @@ def _listing(folder: Path, most: int = 12) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "") or "nothing"
 
 
-def _records(path: Path, max_bytes: int) -> Iterator[Any]:
-    """The records of a JSON list, or of one object a line."""
-    if not path.is_file():
-        raise DatasetError(f"{path}: not a regular file.")
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise DatasetError(
-            f"{path}: {size:,} bytes, more than the limit of {max_bytes:,}. Split the file, or raise the limit."
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: byte {error.start}: not UTF-8 ({error.reason}).") from None
-    if text.lstrip()[:1] == "[":
-        yield from _parse(text, path, 1)
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield _parse(line, path, number)
-
-
-def _parse(text: str, path: Path, first_line: int) -> Any:
-    """`json.loads` whose errors name the file and the position."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        reason = f"line {line} column {error.colno}: {error.msg}"
-    except (ValueError, RecursionError) as error:
-        reason = f"from line {first_line} on: {error}"
-    raise DatasetError(
-        f"{path}: {reason}. Expected a JSON list, or one JSON object a line; download or write the file again."
-    )
-
-
 @dataclass
-class _Videos:
+class VideoFolder:
     """Answers whether a path is a usable video; every distinct path is looked up once."""
 
     root: Path
@@ -175,48 +198,49 @@ class _Videos:
             return f"cannot be looked up: {error}"
 
 
-def _sample(id: str, file: str, record: Any, videos: _Videos) -> Sample:
-    """A typed sample from one JSON record; raises `_BadSample`."""
+def _sample(id: str, file: str, record: Any, videos: VideoFolder) -> Sample:
+    """A typed sample from one JSON record; raises `BadSample`."""
     if not isinstance(record, dict):
-        raise _BadSample(f"the record is {_kind(record)}, expected an object")
+        raise BadSample(f"the record is {kind(record)}, expected an object")
     if record.get("images"):
-        raise _BadSample("images are not supported, only videos")
-    messages = _messages(record.get("messages"))
+        raise BadSample("images are not supported, only videos")
+    messages = checked_messages(record.get("messages"))
     paths = record.get("videos") or []
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise _BadSample("videos is not a list of paths")
+        raise BadSample("videos is not a list of paths")
     source = record.get("source")
     if not isinstance(source, str | None):
-        raise _BadSample(f"source is {_kind(source)}, expected text")
+        raise BadSample(f"source is {kind(source)}, expected text")
     tags = sum(message.content.count(VIDEO_TAG) for message in messages if message.role == "user")
     if tags != len(paths):
-        raise _BadSample(f"{tags} {VIDEO_TAG} in the user's turns, but {len(paths)} paths in videos")
+        raise BadSample(f"{tags} {VIDEO_TAG} in the user's turns, but {len(paths)} paths in videos")
     for path in paths:
         if fault := videos.fault(path):
-            raise _BadSample(f"video {path!r:.300} {fault}")
-    # Interned, here and in `_messages`: millions of samples share paths, sources and three roles.
+            raise BadSample(f"video {path!r:.300} {fault}")
+    # Interned, here and in `checked_messages`: millions of samples share paths, sources and three roles.
     return Sample(id, file, messages, tuple(map(sys.intern, paths)), source and sys.intern(source))
 
 
-def _messages(turns: Any) -> tuple[Message, ...]:
+def checked_messages(turns: Any) -> tuple[Message, ...]:
+    """The turns of a record; raises BadSample."""
     if not isinstance(turns, list) or not turns:
-        raise _BadSample("no messages")
+        raise BadSample("no messages")
     for number, turn in enumerate(turns):
         if not isinstance(turn, dict):
-            raise _BadSample(f"message {number} is {_kind(turn)}, expected an object")
+            raise BadSample(f"message {number} is {kind(turn)}, expected an object")
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
-            raise _BadSample(f"message {number}: role {role!r:.80} is none of {', '.join(ROLES)}")
+            raise BadSample(f"message {number}: role {role!r:.80} is none of {', '.join(ROLES)}")
         if not isinstance(content, str):
-            raise _BadSample(f"message {number}: content is {_kind(content)}, expected text")
+            raise BadSample(f"message {number}: content is {kind(content)}, expected text")
         if not _is_unicode(content):
-            raise _BadSample(f"message {number}: content holds half a surrogate pair, which is no text")
+            raise BadSample(f"message {number}: content holds half a surrogate pair, which is no text")
         if role == "system" and number > 0:
-            raise _BadSample(f"message {number}: a system message may only come first")
+            raise BadSample(f"message {number}: a system message may only come first")
     if turns[-1]["role"] != "assistant":
-        raise _BadSample(f"the last message is the {turns[-1]['role']}'s, expected the assistant's answer")
+        raise BadSample(f"the last message is the {turns[-1]['role']}'s, expected the assistant's answer")
     if all(turn["role"] != "user" for turn in turns):
-        raise _BadSample("no user's turn")
+        raise BadSample("no user's turn")
     return tuple(Message(sys.intern(turn["role"]), turn["content"]) for turn in turns)
 
 
@@ -228,6 +252,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """What a JSON value is, for people."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "missing"}
     return names.get(type(value), "a number")

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from etils import epath
 
@@ -73,6 +73,13 @@ class ClipJob:
             yield record
 
 
+class Runner(Protocol):
+    """Runs jobs, somewhere, and tells how many are done; what it gives is in their order."""
+
+    def __call__(self, jobs: Sequence[ClipJob], tell: Report) -> list[Finished]:
+        """Runs them all, or raises."""
+
+
 def clip_jobs(
     out: epath.Path, paths: Sequence[str], shard_size: int, recipe: ClipRecipe, clip_seconds: float
 ) -> list[ClipJob]:
@@ -86,7 +93,7 @@ def clip_jobs(
     ]
 
 
-def run_locally(jobs: Sequence[ClipJob], workers: int, tell: Report) -> list[Finished]:
+def run_locally(jobs: Sequence[ClipJob], tell: Report, *, workers: int) -> list[Finished]:
     """Runs the jobs, each in a thread that feeds a process of its own."""
     stop = threading.Event()
     with ThreadPoolExecutor(max(workers, 1)) as pool:

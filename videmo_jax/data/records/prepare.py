@@ -12,24 +12,23 @@ import fcntl
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from videmo_jax.data.emo_cfg import EmoCfg, annotation_files, read_emo_cfg
 from videmo_jax.data.records.decoder import ClipRecipe
-from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, clip_jobs, run_locally
+from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, Runner, clip_jobs, run_locally
 from videmo_jax.data.records.reader import MANIFEST, read_manifest
 from videmo_jax.data.records.schema import RecordError
 from videmo_jax.data.records.shards import write_json, write_text
+from videmo_jax.data.records.source import TRAIN, LeftOut, Source
 from videmo_jax.data.records.writing import WrittenSplit, finish, measure_texts, write_samples
-from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
 
@@ -69,8 +68,10 @@ def prepare(
     out: str | os.PathLike[str],
     settings: Settings,
     *,
+    instructions: Sequence[str | os.PathLike[str]] = (),
     tokenizers: Sequence[Tokenizer] = (),
     workers: int = 1,
+    runner: Runner | None = None,
     clip_seconds: float = 60.0,
     on_shard: Report | None = None,
 ) -> dict[str, Any]:
@@ -80,8 +81,10 @@ def prepare(
       root: the folder that holds `jsons/` and the videos.
       out: a local folder that does not exist yet, is empty, or holds these very records, finished or not.
       settings: what is written.
+      instructions: files of text-only instructions (`data/instructions.py`), for the split `train`.
       tokenizers: that measure the texts, by default the embedded one; to finished records their lengths are added.
       workers: processes that decode and measure.
+      runner: runs the jobs of clips; by default `workers` processes of this machine do.
       clip_seconds: a clip that takes longer is left out.
       on_shard: called with (what is written, shards done, shards in all).
 
@@ -92,40 +95,49 @@ def prepare(
       DatasetError: the dataset as a whole cannot be read.
       RecordError: the folder holds something else, or no sample can be used.
     """
-    root, out, tell = Path(root), epath.Path(out), on_shard or (lambda *_: None)
+    out, tell = epath.Path(out), on_shard or (lambda *_: None)
     tokenizers = tokenizers or [Tokenizer.embedded()]
-    recipe = _recipe(root, settings)
+    source = Source(Path(root), settings.splits, settings.variant, [Path(path) for path in instructions])
+    recipe = _recipe(source, settings)
+    if instructions and TRAIN not in settings.splits:
+        raise RecordError(
+            f"instructions belong to the split {TRAIN}, which is not prepared; name it, or leave them out."
+        )
     _claim(out, recipe)
+    run = runner or partial(run_locally, workers=workers)
     with _alone(out):
         if (out / MANIFEST).exists():
             manifest = measure_texts(out, read_manifest(out), tokenizers, workers, tell)
         else:
-            clips, splits, left_out = _write(root, out, settings, workers, clip_seconds, tell)
+            clips, splits, left_out = _write(source, out, settings, run, clip_seconds, tell)
             manifest = finish(out, recipe, clips, splits, left_out, tokenizers, workers, tell)
         (out / PROGRESS).rmtree(missing_ok=True)
     return manifest
 
 
 def _write(
-    root: Path, out: epath.Path, settings: Settings, workers: int, clip_seconds: float, tell: Report
+    source: Source, out: epath.Path, settings: Settings, run: Runner, clip_seconds: float, tell: Report
 ) -> tuple[list[Finished], dict[str, WrittenSplit], dict[str, int]]:
     """Clips, then samples, which name the places of their clips; and counts what was left out."""
-    datasets = {split: read_emo_cfg(root, split, variant=settings.variant) for split in settings.splits}
-    paths = sorted({video for data in datasets.values() for sample in data.samples for video in sample.videos})
-    clip_recipe = ClipRecipe(root, settings.frames, settings.quality)
-    clips = run_locally(clip_jobs(out, paths, settings.shard_size, clip_recipe, clip_seconds), workers, tell)
+    paths, splits = source.survey()
+    recipe = ClipRecipe(source.root, settings.frames, settings.quality)
+    clips = run(clip_jobs(out, paths, settings.shard_size, recipe, clip_seconds), tell)
     bad = {path: reason for each in clips for path, reason in each.left_out.items()}
-    usable = {split: _usable(data, bad) for split, data in datasets.items()}
-    left_out = _left_out(datasets, bad)
-    write_text(out / REPORT, (json.dumps(line, ensure_ascii=False) + "\n" for line in left_out))
-    if empty := [split for split, samples in usable.items() if not samples]:
-        raise RecordError(f"{root}: no usable sample in {', '.join(empty)}; {out / REPORT} says why.")
     places = {path: place for place, path in enumerate(path for path in paths if path not in bad)}
-    splits = {}
-    for split, samples in usable.items():
-        stream = ((sample, [places[video] for video in sample.videos]) for sample in samples)
-        splits[split] = write_samples(out, split, stream, len(samples), SAMPLES_PER_CLIP * settings.shard_size, tell)
-    return clips, splits, dict(Counter(f"{line['kind']}s" for line in left_out))
+    counts = {split: survey.usable(bad) for split, survey in splits.items()}
+    left_out = LeftOut(bad, splits)
+    written: dict[str, WrittenSplit] = {}
+    for split, count in counts.items():
+        usable = left_out.of_good_clips(split, source.samples(split))
+        if all(counts.values()):
+            stream = ((sample, [places[video] for video in sample.videos]) for sample in usable)
+            written[split] = write_samples(out, split, stream, count, SAMPLES_PER_CLIP * settings.shard_size, tell)
+        for _ in usable:  # to the end, where the last ones are left out or nothing is written
+            pass
+    write_text(out / REPORT, left_out.lines())
+    if empty := [split for split, count in counts.items() if not count]:
+        raise RecordError(f"{source.root}: no usable sample in {', '.join(empty)}; {out / REPORT} says why.")
+    return clips, written, left_out.counts
 
 
 @contextmanager
@@ -141,17 +153,24 @@ def _alone(out: epath.Path) -> Iterator[None]:
         yield
 
 
-def _recipe(root: Path, settings: Settings) -> dict[str, Any]:
+def _recipe(source: Source, settings: Settings) -> dict[str, Any]:
     """All that decides the bytes, but for the videos themselves; a JSON object."""
-    digest = hashlib.sha256()
-    for split in settings.splits:
-        for path in annotation_files(root, split, settings.variant):
-            digest.update(path.relative_to(root).as_posix().encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    annotations = hashlib.sha256()
+    for path in (path for files in source.files.values() for path in files):
+        annotations.update(path.relative_to(source.root).as_posix().encode())
+        annotations.update(_digest(path))
     versions = {name: version(name) for name in ("av", "pillow", "array_record", "tensorflow-datasets")}
-    recipe = asdict(settings) | {"annotations_sha256": digest.hexdigest(), "versions": versions}
-    return recipe | {"splits": list(settings.splits)}
+    return asdict(settings) | {
+        "splits": list(settings.splits),
+        "annotations_sha256": annotations.hexdigest(),
+        "instructions": {path.name: _digest(path).hex() for path in source.instructions},
+        "versions": versions,
+    }
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _claim(out: epath.Path, recipe: dict[str, Any]) -> None:
@@ -172,22 +191,3 @@ def _claim(out: epath.Path, recipe: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         write_json(path, recipe)
-
-
-def _bad_clip(sample: Sample, bad: dict[str, str]) -> str | None:
-    return next((video for video in sample.videos if video in bad), None)
-
-
-def _usable(data: EmoCfg, bad: dict[str, str]) -> list[Sample]:
-    return [sample for sample in data.samples if _bad_clip(sample, bad) is None]
-
-
-def _left_out(datasets: dict[str, EmoCfg], bad: dict[str, str]) -> list[dict[str, str]]:
-    """What the report lists: kind, id and reason; clips first."""
-    lines = [{"kind": "clip", "id": path, "reason": reason} for path, reason in sorted(bad.items())]
-    for data in datasets.values():
-        lines += [{"kind": "sample", "id": sample.id, "reason": sample.reason} for sample in data.rejected]
-        for sample in data.samples:
-            if path := _bad_clip(sample, bad):
-                lines.append({"kind": "sample", "id": sample.id, "reason": f"video {path!r} {bad[path]}"})
-    return lines

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from videmo_jax.data.instructions import FOLDER as INSTRUCTIONS
 from videmo_jax.data.records.index import INDEX, SampleIndex, tokenizer_id, write_clip_index, write_texts
 from videmo_jax.data.records.jobs import Finished, Report
 from videmo_jax.data.records.reader import FORMAT, MANIFEST
@@ -121,7 +122,8 @@ def _tasks(files: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     for of_split in files.values():
         for file, count in of_split.items():
             task = task_of(file)
-            tasks[task.name if task else "unknown"] += count
+            other = "instructions" if file.startswith(INSTRUCTIONS) else "unknown"
+            tasks[task.name if task else other] += count
     return dict(tasks)
 
 
