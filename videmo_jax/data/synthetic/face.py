@@ -15,18 +15,19 @@ def eye(head: Head, side: float) -> None:
     wide, tight, raised = (units[u][:, None] for u in ("AU5", "AU7", "AU6"))
     u = np.linspace(-1, 1, 11)[None]
     # The gaze down takes the upper lid along.
-    sink = 0.35 * head.motion.gaze[1][:, None]
-    upper = half * 0.62 * (1 + 0.55 * wide - 0.5 * tight - sink) * open_ * (1 - u * u) ** 0.7
-    lower = half * 0.42 * (1 + 0.3 * wide - 0.55 * np.maximum(tight, raised)) * open_ * (1 - u * u)
+    sink = 0.72 * np.maximum(0, head.motion.gaze[1][:, None])
+    upper = half * 0.62 * (1 + 0.55 * wide - 0.4 * tight - sink) * open_ * (1 - u * u) ** 0.7
+    lower = half * 0.42 * (1 + 0.3 * wide - np.maximum(0.95 * tight, 0.55 * raised)) * open_ * (1 - u * u)
     lower = lower - half * 0.22 * raised * (1 - u * u) + half * 0.2 * (1 - open_)
+    _lids(head, x0, half, upper, lower)
     x, y0 = x0 + half * u, head.eye_y
     edge_x = np.broadcast_to(np.concatenate([x, x[:, ::-1]], axis=1), (len(upper), 22))
     head.add(head.at(edge_x, y0 + np.concatenate([-upper, lower[:, ::-1]], axis=1)), (250, 250, 250))
     gx, gy = (g[:, None] * half for g in head.motion.gaze)
     for radius, colour in ((0.52, EYE_COLOURS[head.id.eye_colour]), (0.26, (12, 10, 12))):
-        _disc(head, x0 + 0.4 * gx, 0.3 * gy, radius * half, colour, x0, half, upper, lower)
+        _disc(head, x0 + 0.4 * gx, 0.62 * gy, radius * half, colour, x0, half, upper, lower)
     _disc(
-        head, x0 + 0.4 * gx - 0.18 * half, 0.3 * gy - 0.2 * half, 0.12 * half, (255, 255, 255), x0, half, upper, lower
+        head, x0 + 0.4 * gx - 0.18 * half, 0.62 * gy - 0.2 * half, 0.12 * half, (255, 255, 255), x0, half, upper, lower
     )
     lash = 0.055 if head.id.gender == "female" else 0.032
     lid_x = np.broadcast_to(x, upper.shape)
@@ -40,6 +41,20 @@ def eye(head: Head, side: float) -> None:
         for shift in (-0.05, 0.07):
             tear = head.at(np.full_like(fall, x0 + shift), y0 + 0.04 + fall, 0.01)
             head.add(tear, (150, 205, 250), 0.07)
+
+
+def _lids(head: Head, x0: float, half: float, upper: np.ndarray, lower: np.ndarray) -> None:
+    """The skin of the lids where they cover the eye, and the bulge below it that tight lids make."""
+    u = np.linspace(-1, 1, upper.shape[1])[None]
+    x, crease = x0 + half * u, half * 0.74 * (1 - u * u) ** 0.7
+    edge = np.concatenate([x, x[:, ::-1]], axis=1)
+    down = np.concatenate([-np.broadcast_to(crease, upper.shape), -upper[:, ::-1]], axis=1)
+    head.add(head.at(edge, head.eye_y + down), (126, 66, 150) if head.person.makeup else shade(head.skin, 0.8))
+    tight = head.motion.units["AU7"]
+    below = half * 0.5 * (1 - u * u)
+    up = np.concatenate([lower, np.broadcast_to(below, lower.shape)[:, ::-1]], axis=1)
+    head.add(head.at(edge, head.eye_y + up), shade(head.skin, 0.84), shown=tight > 0.3)
+    head.add(head.at(x, head.eye_y + 0.04 + below), shade(head.skin, 0.55), 0.035, tight > 0.3)
 
 
 def _disc(
@@ -151,13 +166,16 @@ def mouth(head: Head) -> None:
     smile, sad, tight, press = units["AU12"], units["AU15"], units["AU23"], units["AU24"]
     half = 0.22 + 0.05 * head.id.mouth_width
     half = half * (1 + 0.34 * smile + 0.3 * units["AU20"] - 0.36 * tight + 0.05 * sad)
+    pucker = head.motion.pucker[:, None]
+    half = half * (1 - 0.5 * pucker)
     u = np.linspace(-1, 1, 13)[None]
     lone = 1.0 if head.person.phase < 0.5 else -1.0
     middle = MOUTH_Y + 0.05 * smile * (1 - u * u) - 0.15 * smile * u * u + 0.17 * sad * (u * u - 0.25)
     middle = middle - 0.2 * units["AU14"] * np.clip(lone * u, 0, 1) ** 1.6 + 0.02 * units["AU20"]
-    opening = (0.085 * np.minimum(units["AU25"], 1) + 0.24 * units["AU26"]) * (1 - u * u) ** 0.6
+    opening = (0.085 * np.minimum(units["AU25"], 1) + 0.24 * units["AU26"]) * (1 - 0.8 * pucker) * (1 - u * u) ** 0.6
     full = 1.5 if head.id.lips == "full" else 0.8
     shape = (1 - np.abs(u) ** 2.4) * full * (1 - 0.86 * press) * (1 - 0.45 * tight)
+    shape = shape + 1.1 * pucker * (1 - np.abs(u) ** 2.4)
     dip = 1 - 0.25 * np.exp(-((u / 0.18) ** 2))
     sneer = 0.1 * units["AU10"] * (1 - u * u) ** 0.5
     top_in, bottom_in = middle - 0.3 * opening - sneer, middle + 0.7 * opening
@@ -176,13 +194,26 @@ def mouth(head: Head) -> None:
     head.add(head.at(both * 0.92, row), (248, 246, 240), shown=seen)
     line = shade(lips, 0.5)
     head.add(head.at(np.broadcast_to(x, middle.shape), middle), line, 0.035, ~seen)
-    pressed = head.motion.units["AU24"] > 0.3
-    head.add(
-        head.at(0.5 * both[:, :13], MOUTH_Y + 0.2 - 0.04 * (1 - u * u) + 0 * smile),
-        shade(head.skin, 0.72),
-        0.03,
-        pressed,
-    )
+    if head.motion.tongue.any():
+        out, angle = head.motion.tongue[:, None], np.linspace(0, np.pi, 9)[None]
+        tongue = head.at(0.13 * np.cos(angle) + 0 * out, MOUTH_Y + 0.02 + 0.34 * out * np.sin(angle) ** 0.7, 0.05)
+        head.add(tongue, (226, 96, 112), shown=head.motion.tongue > 0.2)
+        middle_line = head.at(np.zeros((1, 2)) + 0 * out, MOUTH_Y + np.array([[0.04, 0.22]]) * out, 0.05)
+        head.add(middle_line, (160, 50, 70), 0.025, head.motion.tongue > 0.2)
+    _pressed(head)
+
+
+def _pressed(head: Head) -> None:
+    """What lips that are pressed together (AU24) do to the skin: bulges above and below, a pit at each corner."""
+    pressed, dark = head.motion.units["AU24"] > 0.3, shade(head.skin, 0.66)
+    if not pressed.any():
+        return
+    u = np.linspace(-1, 1, 7)[None]
+    for width, y, bend in ((0.2, MOUTH_Y - 0.11, 0.03), (0.24, MOUTH_Y + 0.13, -0.04), (0.13, MOUTH_Y + 0.25, -0.05)):
+        head.add(head.at(width * u, y - bend * (1 - u * u)), dark, 0.03, pressed)
+    for side in (-1.0, 1.0):
+        x = side * (0.3 + 0.05 * head.id.mouth_width) + np.zeros((1, 3))
+        head.add(head.at(x, MOUTH_Y + np.array([[-0.08, 0.0, 0.08]])), dark, 0.05, pressed)
 
 
 def beard(head: Head) -> None:
@@ -196,6 +227,12 @@ def beard(head: Head) -> None:
         azimuth = np.concatenate([outer, -outer[-2::-1], -inner[::-1], inner[1:]])
         y = np.concatenate([low, low[-2::-1], high[::-1], high[1:]])
         head.add(head.skin_point(np.radians(azimuth)[None], y[None], 0.03), colour)
+    if beard == "stubble":
+        outer, low = np.array([86, 84, 75, 55, 25, 0]), np.array([0.3, 0.62, 0.84, 0.94, 0.98, 0.98])
+        inner, high = np.array([0, 18, 34, 50, 66]), np.array([0.37, 0.38, 0.44, 0.46, 0.4])
+        azimuth = np.concatenate([outer, -outer[-2::-1], -inner[::-1], inner[1:]])
+        y = np.concatenate([low, low[-2::-1], high[::-1], high[1:]])
+        head.add(head.skin_point(np.radians(azimuth)[None], y[None], 0.01), mix(head.skin, (64, 66, 74), 0.34))
     if beard == "goatee":
         x = np.array([[-0.2, -0.1, 0.1, 0.2, 0.14, 0.0, -0.14]])
         y = np.array([[0.74, 0.7, 0.7, 0.74, 0.96, 1.0, 0.96]])
@@ -210,14 +247,16 @@ def ageing(head: Head) -> None:
     """Wrinkles of the elderly."""
     if head.id.age != "elderly":
         return
-    line = shade(head.skin, 0.78)
+    line, bag, pouch = shade(head.skin, 0.78), shade(head.skin, 0.6), shade(head.skin, 0.86)
     for y in (-0.44, -0.55):
         x = np.linspace(-0.32, 0.32, 7)[None]
         head.add(head.at(x, head.eye_y + y + 0.02 * np.cos(x * 20)), line, 0.022)
     for side in (-1.0, 1.0):
         x0, half = head.eye_place(side)
         arc = np.linspace(-1, 1, 6)[None]
-        head.add(head.at(x0 + half * arc, head.eye_y + 0.21 - 0.05 * arc**2), line, 0.028)
+        head.add(head.at(x0 + half * arc, head.eye_y + 0.21 - 0.05 * arc**2), bag, 0.03)
+        bulge = np.concatenate([0.2 - 0.05 * arc**2, np.full_like(arc, 0.12)], axis=1)
+        head.add(head.at(x0 + half * np.concatenate([arc, arc[:, ::-1]], axis=1), head.eye_y + bulge), pouch)
         for x in (0.24, 0.36):
             fold = side * (x + np.array([[0.0, 0.04, 0.06]]))
             head.add(head.at(fold, np.array([[0.34, 0.46, 0.6]]) + 0.6 * (x - 0.24)), line, 0.024)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from videmo_jax.data.synthetic import face
 from videmo_jax.data.synthetic.head import DEPTH, Head, Layer, outline, shade
 from videmo_jax.data.synthetic.motion import Motion
+from videmo_jax.data.synthetic.props import prop
 from videmo_jax.data.synthetic.scene import Person
 
 CLOTH_COLOURS = {
@@ -47,6 +48,7 @@ def figure(person: Person, motion: Motion, centre: Float[np.ndarray, "F 2"], uni
     _front_hair(head)
     _hat(head)
     _hand(head)
+    prop(head)
     return head.layers
 
 

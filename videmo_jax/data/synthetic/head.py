@@ -63,39 +63,44 @@ class Head:
         self.half_width = HALF_WIDTHS[self.id.face_shape]
         self.eye_y = EYE_Y + (0.1 if self.child else 0.0)
         self.layers: list[Layer] = []
+        # Cosine and sine of the three turns, and the turn itself, as [F, 1]: every layer needs them.
+        angles = [np.radians(a)[:, None] for a in (motion.yaw, motion.pitch, motion.roll)]
+        self.yaw = angles[0]
+        self.turns = [(np.cos(a), np.sin(a)) for a in angles]
+        self.drop = 0.16 * motion.units["AU26"][:, None]
 
     def radius(self, y: np.ndarray) -> np.ndarray:
         """Radius of the head's horizontal section, relative to its width: round above, a jaw below."""
-        y = np.clip(y, -1, 1)
-        square = self.id.chin == "square"
-        below = np.clip(1 - np.maximum(y, 0) ** (3.2 if square else 2.0), 0, 1) ** 0.5
-        taper = 1 - np.maximum(y, 0) * (0.06 if square else 0.26)
-        return np.where(y < 0, np.sqrt(np.clip(1 - y * y, 0, 1)), below * taper)
+        # minimum and maximum, because clip costs several times as much on arrays this small.
+        y = np.minimum(np.maximum(y, -1.0), 1.0)
+        square, low = self.id.chin == "square", np.maximum(y, 0.0)
+        below = np.sqrt(1 - (low**3.2 if square else low * low))
+        return np.where(y < 0, np.sqrt(1 - y * y), below * (1 - low * (0.06 if square else 0.26)))
 
     def skin_point(self, azimuth: np.ndarray, y: np.ndarray, lift: float | np.ndarray = 0.0) -> np.ndarray:
         """Pixels [F, N, 2] of points of the skin; what has turned out of sight is held at the horizon."""
-        yaw = np.radians(self.motion.yaw)[:, None]
-        azimuth = np.clip(azimuth + yaw, -HORIZON, HORIZON) - yaw
-        y = np.broadcast_to(y, azimuth.shape)
+        azimuth = np.minimum(np.maximum(azimuth + self.yaw, -HORIZON), HORIZON) - self.yaw
         radius = self.radius(y) * (1 + lift)
-        drop = 0.16 * self.motion.units["AU26"][:, None] * np.clip((y - 0.45) / 0.4, 0, 1)
+        drop = self.drop * np.minimum(np.maximum((y - 0.45) / 0.4, 0.0), 1.0)
         x, z = self.half_width * radius * np.sin(azimuth), DEPTH * radius * np.cos(azimuth)
         return self.project(x, y + drop, z)
 
     def at(self, x: np.ndarray, y: np.ndarray, lift: float | np.ndarray = 0.0) -> np.ndarray:
         """The same for points given by x as seen from the front, in head units of an oval face."""
         share = x / 0.74 / np.maximum(self.radius(np.asarray(y)), 0.3)
-        return self.skin_point(np.arcsin(np.clip(share, -0.98, 0.98)), y, lift)
+        return self.skin_point(np.arcsin(np.minimum(np.maximum(share, -0.98), 0.98)), y, lift)
 
     def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Turn by yaw, pitch and roll, and drop z. Roll turns about the neck."""
-        x, y, z = np.broadcast_arrays(x, y, z)
-        yaw, pitch, roll = (np.radians(a)[:, None] for a in (self.motion.yaw, self.motion.pitch, self.motion.roll))
-        x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-        y = y * np.cos(pitch) + z * np.sin(pitch)
-        below = y - 0.9
-        x, y = x * np.cos(roll) - below * np.sin(roll), x * np.sin(roll) + below * np.cos(roll) + 0.9
-        return self.centre[:, None, :] + self.unit * np.stack([x, y], axis=-1)
+        (yaw, yaw_sin), (pitch, pitch_sin), (roll, roll_sin) = self.turns
+        x, z = x * yaw + z * yaw_sin, z * yaw - x * yaw_sin
+        below = y * pitch + z * pitch_sin - 0.9
+        points = np.empty((*np.broadcast_shapes(x.shape, below.shape), 2))
+        points[..., 0] = x * roll - below * roll_sin
+        points[..., 1] = x * roll_sin + below * roll + 0.9
+        points *= self.unit
+        points += self.centre[:, None, :]
+        return points
 
     def fixed(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Pixels of points of the body, which does not turn with the head."""

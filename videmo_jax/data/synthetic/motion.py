@@ -28,6 +28,9 @@ class Motion:
     shrug: Curve
     hand: Curve
     tears: Curve
+    pucker: Curve
+    tongue: Curve
+    cup: Curve
 
 
 # Oscillations per clip. Qwen samples a 2-second clip at 4 frames, 1/3 of it apart: this rate looks like movement there.
@@ -55,10 +58,14 @@ def motion(person: Person, t: Curve) -> Motion:
     # Between the frames that a 2-second clip is sampled at: a blink must not look like closed eyes.
     blink = (np.abs(t - (0.44 + 0.12 * phase)) < 0.04).astype(t.dtype)
     shut = np.maximum(blink, late) if person.face in ("close_eyes", "yawn") else blink
+    shut = np.ones_like(t) if person.face == "sleep" else shut
+    sunk = 20 + 3 * np.sin(2 * np.pi * t) if person.face == "sleep" else zero
+    # Once a clip, and on a frame that is sampled.
+    flash = _smooth(np.clip(1.9 - np.abs(t - 0.68) / 0.12, 0, 1))
     return Motion(
         yaw=yaw + 2.5 * sway + head[0],
-        pitch=pitch + 1.5 * np.roll(sway, 3) + head[1],
-        roll=1.5 * sway + head[2] + 9 * lean,
+        pitch=pitch + sunk + 1.5 * np.roll(sway, 3) + head[1],
+        roll=1.5 * sway + head[2] + 0.5 * side * sunk + 9 * lean,
         gaze=_gaze(person, swing),
         units=units,
         closed=(np.maximum(shut, late) if person.face == "wink" else shut, shut),
@@ -66,6 +73,9 @@ def motion(person: Person, t: Curve) -> Motion:
         shrug=_smooth(np.abs(np.sin(np.pi * (1.5 * t + phase)))) if person.body == "shrug" else zero,
         hand=_smooth(np.clip(t / 0.4, 0, 1)) if person.body == "raise_hand" else zero,
         tears=np.clip(t / 0.5, 0.3, 1) if person.tears else zero,
+        pucker=flash if person.face == "kiss" else zero,
+        tongue=flash if person.face == "make_a_face" else zero,
+        cup=_smooth(np.clip(2.2 - np.abs(t - 0.5) / 0.12, 0, 1)) if person.prop == "drink" else zero,
     )
 
 
@@ -88,7 +98,7 @@ def _units(person: Person, t: Curve) -> dict[str, Curve]:
     onset = _smooth(np.clip(t / 0.15 + 0.3, 0, 1))
     for unit in person.units:
         units[unit] = np.maximum(units[unit], onset)
-    if person.face == "talk":
+    if person.face == "talk" or person.prop == "sing":
         mouth = np.sin(np.pi * (2.5 * t + person.phase)) ** 2
         units["AU25"] = np.maximum(units["AU25"], mouth)
         units["AU26"] = np.maximum(units["AU26"], 0.55 * mouth)

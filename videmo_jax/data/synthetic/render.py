@@ -37,21 +37,20 @@ def _shake(rng: np.random.Generator, setting: Setting, frames: int) -> Float[np.
     return np.clip(steps, -MARGIN, MARGIN)
 
 
-def _figures(scene: Scene, t: np.ndarray, shake: np.ndarray, wide: int) -> list[list[Layer]]:
-    setting = scene.setting
+def head_places(scene: Scene) -> list[tuple[Float[np.ndarray, "2"], float]]:
+    """Middle (x, y) and half height of each person's head in a still camera, as shares of the frame."""
     if len(scene.people) == 1:
         places, share = [0.5], 0.29
     else:
         places, share = ([0.31, 0.69] if scene.relation == "Intimate" else [0.26, 0.74]), 0.2
-    across, down = setting.shift
+    across, down = scene.setting.shift
+    return [(np.array([place + across, 0.46 + down]), share * scene.setting.scale) for place in places]
+
+
+def _figures(scene: Scene, t: np.ndarray, shake: np.ndarray, wide: int) -> list[list[Layer]]:
     return [
-        figure(
-            person,
-            motion(person, t),
-            np.array([place + across, 0.46 + down]) * wide + shake,
-            share * setting.scale * wide,
-        )
-        for person, place in zip(scene.people, places, strict=True)
+        figure(person, motion(person, t), centre * wide + shake, unit * wide)
+        for person, (centre, unit) in zip(scene.people, head_places(scene), strict=True)
     ]
 
 

@@ -72,8 +72,10 @@ CLOTHES = ("red", "blue", "green", "white", "black", "yellow")
 BACKDROPS = ("plain wall", "panelled wall", "window", "park", "city at night")
 HEAD_MOTIONS = ("still", "nod", "shake", "turn", "wag", "tilt")
 GAZES = ("camera", "left", "right", "down", "around")
-FACE_ACTIONS = ("none", "talk", "close_eyes", "wink", "yawn")
+FACE_ACTIONS = ("none", "talk", "close_eyes", "wink", "yawn", "kiss", "make_a_face", "sleep")
 BODY_ACTIONS = ("still", "raise_hand", "lean", "shrug")
+# Things that a hand, the mouth or the ears have; a book is held only where the gaze is down anyway.
+PROPS = ("none", "none", "none", "drink", "smoke", "sing", "listen_to_music")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Person:
     necklace: bool
     necktie: bool
     lipstick: bool
+    makeup: bool = False
     expressions: tuple[Expression, ...] = ()
     units: tuple[str, ...] = ()
     pose: str = "Front"
@@ -119,6 +122,7 @@ class Person:
     gaze: str = "camera"
     face: str = "none"
     body: str = "still"
+    prop: str = "none"
     tears: bool = False
     phase: float = 0.0
 
@@ -263,7 +267,7 @@ def _identity(rng: np.random.Generator) -> Identity:
         nose=pick_one(rng, ("small", "large")),
         lips=pick_one(rng, ("thin", "full")),
         glasses=pick_one(rng, ("none", "eyeglasses")),
-        beard=pick_one(rng, ("none", "mustache", "goatee", "full beard")) if man else "none",
+        beard=pick_one(rng, ("none", "mustache", "goatee", "full beard", "stubble")) if man else "none",
         rosy=bool(rng.random() < 0.3),
         eye_distance=float(rng.random()),
         mouth_width=float(rng.random()),
@@ -274,6 +278,7 @@ def _identity(rng: np.random.Generator) -> Identity:
 def _person(rng: np.random.Generator, identity: Identity | None = None) -> Person:
     identity = identity or _identity(rng)
     woman = identity.gender == "female" and identity.age != "child"
+    lipstick = woman and bool(rng.random() < 0.5)
     neck = pick_one(rng, ("none", "necklace" if identity.gender == "female" else "necktie"))
     return Person(
         identity=identity,
@@ -282,7 +287,8 @@ def _person(rng: np.random.Generator, identity: Identity | None = None) -> Perso
         earrings=woman and bool(rng.random() < 0.5),
         necklace=neck == "necklace",
         necktie=neck == "necktie",
-        lipstick=woman and bool(rng.random() < 0.5),
+        lipstick=lipstick,
+        makeup=lipstick and bool(rng.random() < 0.5),
         phase=float(rng.random()),
     )
 
@@ -345,11 +351,33 @@ def _acting(rng: np.random.Generator, person: Person) -> Person:
         face=pick_one(rng, FACE_ACTIONS if calm else ("none", "talk")),
         body=pick_one(rng, BODY_ACTIONS),
     )
+    if person.face == "sleep":
+        # Only a calm face sleeps, and it does nothing else.
+        if person.emotion in ("happiness", "anger"):
+            return replace(person, face="close_eyes")
+        return replace(person, head="still", body=pick_one(rng, ("still", "lean")))
+    person = _holding(person, "read" if person.gaze == "down" and rng.random() < 0.7 else pick_one(rng, PROPS))
     # Sunglasses only where nothing that is told lies behind them.
     behind = person.face in ("close_eyes", "wink") or person.emotion not in ("neutral", "happiness", "sadness")
     if behind or rng.random() < 0.7:
         return person
     return replace(person, identity=replace(person.identity, glasses="sunglasses"))
+
+
+def _holding(person: Person, prop: str) -> Person:
+    """The person with a prop, and without what would hide it or be hidden by it."""
+    # What the face does is kept, but for talk: shut eyes are then as likely for every gaze, and where the person looks
+    # can be asked without a hint.
+    free = person.face in ("none", "talk", "wink")
+    if prop == "none" or (prop != "listen_to_music" and not free):
+        return person
+    if prop == "listen_to_music":
+        return replace(person, prop=prop, hat=False, earrings=False)
+    if prop == "read":
+        head = "still" if person.head == "turn" else person.head
+        return replace(person, prop=prop, head=head, body="still", necklace=False, necktie=False)
+    body = "still" if person.body == "raise_hand" else person.body
+    return replace(person, prop=prop, face="wink" if person.face == "wink" else "none", body=body)
 
 
 def _units(rng: np.random.Generator) -> tuple[str, ...]:
@@ -370,7 +398,7 @@ def _identity_pair(rng: np.random.Generator, scene: Scene, same: bool) -> Scene:
     """Two pictures side by side, of one person or of two; clothes, mood and hat never tell."""
     left = scene.person
     right = _person(rng, left.identity if same else _someone_else(rng, left.identity))
-    bare = [replace(p, hat=False, earrings=False, lipstick=False) for p in (left, right)]
+    bare = [replace(p, hat=False, earrings=False, lipstick=False, makeup=False) for p in (left, right)]
     people = tuple(_feeling(rng, p, pick_one(rng, ("neutral", "happiness", "sadness", "surprise"))) for p in bare)
     return replace(scene, people=people, same=same)
 

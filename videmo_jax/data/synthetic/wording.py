@@ -73,9 +73,26 @@ GAZE_PHRASES = {
     "down": "looks down",
     "around": "looks around",
 }
-FACE_PHRASES = {"talk": "talks", "close_eyes": "closes {his} eyes", "wink": "winks", "yawn": "yawns"}
+FACE_PHRASES = {
+    "talk": "talks",
+    "close_eyes": "closes {his} eyes",
+    "wink": "winks",
+    "yawn": "yawns",
+    "kiss": "blows a kiss",
+    "make_a_face": "sticks out {his} tongue",
+    "sleep": "sleeps",
+}
+# Actions of the face with shut eyes, which look nowhere.
+SHUT = ("close_eyes", "yawn", "sleep")
+PROP_PHRASES = {
+    "drink": "drinks from a cup",
+    "smoke": "smokes a cigarette",
+    "sing": "sings into a microphone",
+    "listen_to_music": "listens to music with headphones",
+    "read": "reads a book",
+}
 BODY_PHRASES = {"raise_hand": "raises a hand", "lean": "leans to one side", "shrug": "shrugs {his} shoulders"}
-BEARDS = {"mustache": "a mustache", "goatee": "a goatee", "full beard": "a full beard"}
+BEARDS = {"mustache": "a mustache", "goatee": "a goatee", "full beard": "a full beard", "stubble": "stubble"}
 BACKDROPS = {
     "plain wall": "in front of a plain wall",
     "panelled wall": "in front of a panelled wall",
@@ -128,6 +145,7 @@ def worn(person: Person) -> list[str]:
     things = [("eyeglasses", i.glasses == "eyeglasses"), ("sunglasses", i.glasses == "sunglasses")]
     things += [("a hat", person.hat), ("earrings", person.earrings), ("a necklace", person.necklace)]
     things += [("a necktie", person.necktie), ("lipstick", person.lipstick)]
+    things += [("eye shadow", person.makeup)]
     return [thing for thing, there in things if there]
 
 
@@ -147,8 +165,9 @@ def actions(person: Person) -> list[str]:
     """What the person does, as verb phrases; never empty."""
     his = possessive(person)
     phrases = [FACE_PHRASES.get(person.face), HEAD_PHRASES.get(person.head), BODY_PHRASES.get(person.body)]
+    phrases.append(PROP_PHRASES.get(person.prop))
     # A turned head does not look into the camera, and shut or covered eyes look nowhere.
-    looks = person.pose == "Front" and person.face not in ("close_eyes", "yawn")
+    looks = person.pose == "Front" and person.face not in SHUT
     if looks and person.identity.glasses != "sunglasses":
         phrases.append(GAZE_PHRASES[person.gaze])
     phrases += ["smiles" if "happiness" in shown_emotions(person) else None, "cries" if person.tears else None]

@@ -20,7 +20,7 @@ from videmo_jax.data.synthetic.scene import KINDS, SPLITS, draw_scene
 
 MANIFEST = "synthetic.json"
 # Raised when the same arguments give other clips or texts than before, so that an old folder is not taken for new.
-VERSION = 1
+VERSION = 2
 FEWEST_SCENES = 2 * len(KINDS)
 
 
