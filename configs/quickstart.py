@@ -9,6 +9,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = sft_recipe("tiny")
     config.batch = 8
     config.epochs = 30.0
+    config.held_out.samples = 32
     config.data.include = ("*Emotion-Recognition*", "*Head-Pose*", "*MEAD_ID*")
     config.data.frames.min_pixels = 112 * 112
     config.data.frames.max_pixels = 112 * 112

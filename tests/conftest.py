@@ -6,12 +6,16 @@ from typing import Any
 
 import jax
 import pytest
+from absl import flags
 
 TESTS = Path(__file__).parent
 
 # Meshes of several devices are tested on the CPU, split into four.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
+
+# Grain's worker processes read flags, which nobody parses here.
+flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(scope="session")

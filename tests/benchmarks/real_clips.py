@@ -23,7 +23,9 @@ from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 from tests.reference import transformers_inputs
 from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
+from videmo_jax.data.source import ClipFolder
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.data.video import ClipCache
 from videmo_jax.evaluation.answerer import banned_ids, stop_ids
 from videmo_jax.evaluation.items import read_items
 from videmo_jax.evaluation.predictions import read_folder
@@ -155,12 +157,13 @@ def compare(
     """Answers every item in transformers; what differs, with both texts."""
     meta, tokenizer = read_meta(checkpoint), Tokenizer.from_files(read_tokenizer_files(checkpoint))
     peer = Peer(torch_model, meta.model, tokenizer, max_new_tokens)
-    preparer = Preparer(data, tokenizer, InputSpec.from_json(meta.inputs), cache_bytes=2**29)
+    preparer = Preparer(tokenizer, InputSpec.from_json(meta.inputs))
+    videos = ClipFolder(data, preparer.spec.frames, ClipCache(2**29))
     predicted = read_folder(out)
     items = [item for item in read_items(data, split, "full", None) if item.sample]
     loop, plain, covered = [], [], 0
     for number, item in enumerate(items, start=1):
-        prompt = preparer(item.sample, answer=False)
+        prompt = preparer(item.sample, videos.clips(item.sample), answer=False)
         ours = predicted[item.name][item.index].response
         tokens, leads = peer.greedy(prompt)
         lead = peer.lead_where_they_part(ours, tokens, leads)

@@ -70,17 +70,17 @@ def ours_train():
     from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
     from videmo_jax.sharding.rules import make_mesh
     from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
-    from videmo_jax.training.state import initial_state
+    from videmo_jax.training.state import fresh_state, initial_params
 
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
-    optimizer = make_optimizer(OptimizerSpec(), 1000)
-    state = initial_state(config(), optimizer, mesh, seed=0)
+    optimizer = make_optimizer(OptimizerSpec())
+    state = fresh_state(config(), initial_params(config(), mesh, seed=0), optimizer, mesh)
     step = make_train_step(config(), optimizer, mesh, ComputeSpec("float32", "full", 512))
     rows = batch()[0]
 
     def once():
         nonlocal state
-        state, metrics = step(state, to_devices(rows, mesh))
+        state, metrics = step(state, to_devices(rows, mesh), 1e-5)
         numbers(metrics)
 
     return {"seconds_per_step": timed(once)}

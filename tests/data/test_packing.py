@@ -1,7 +1,7 @@
 """The packing plan: every sample once an epoch, budgets kept, the same rows however they are read."""
 
-import dataclasses
 import json
+import pickle
 import shutil
 
 import jax
@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.emo_cfg import read_emo_cfg
 from videmo_jax.data.inputs import InputSpec, Preparer
-from videmo_jax.data.packing import Lengths, RowPlan, measure, pack_rows, plan_epoch
-from videmo_jax.data.pipeline import training_batches
+from videmo_jax.data.mixture import everything
+from videmo_jax.data.packing import RowPlan, Sizes, pack_rows
+from videmo_jax.data.pipeline import RowMaker, TrainingBatches
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.data.skips import SkipLog
+from videmo_jax.data.source import fitting, open_source
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec, clip_grid, patchify, read_clip
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
@@ -35,14 +37,20 @@ MODEL = ModelConfig(
 )
 
 
-def lengths(pairs):
-    tokens, slabs = np.array(pairs, np.int32).reshape(-1, 2).T
-    return Lengths(np.arange(len(pairs), dtype=np.int32) * 3, tokens, slabs)  # numbers with gaps: some did not fit
+def plan_of(pairs, batch=1, seed=0, **more):
+    """The plan of samples of (tokens, slabs), whose numbers have gaps: some did not fit."""
+    tokens, slabs = np.repeat(np.array(pairs, np.int32).reshape(-1, 2), 3, axis=0).T
+    numbers = np.arange(len(pairs), dtype=np.int32) * 3
+    return RowPlan(everything(numbers), Sizes(tokens, slabs), BUDGET, batch=batch, seed=seed, **more)
 
 
-def random_lengths(seed, count):
+def rows_of(plan, epoch=0):
+    return [plan[row] for row in range(plan.first(epoch), plan.first(epoch + 1))]
+
+
+def random_pairs(seed, count):
     rng = np.random.default_rng(seed)
-    return lengths(np.stack([rng.integers(1, 101, count), rng.integers(0, 11, count)], axis=1))
+    return np.stack([rng.integers(1, 101, count), rng.integers(0, 11, count)], axis=1)
 
 
 samples_of_any_length = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 10)), min_size=1, max_size=60)
@@ -51,32 +59,41 @@ samples_of_any_length = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 1
 @given(samples_of_any_length, st.integers(0, 2**31), st.integers(0, 5), st.integers(1, 70), st.booleans())
 @settings(deadline=None)
 def test_an_epoch_has_every_sample_once_and_keeps_both_budgets(pairs, seed, epoch, window, pack):
-    known = lengths(pairs)
-    rows = plan_epoch(known, BUDGET, seed=seed, epoch=epoch, window=window, pack=pack)
-    again = plan_epoch(known, BUDGET, seed=seed, epoch=epoch, window=window, pack=pack)
-    np.testing.assert_array_equal(rows.samples, again.samples)
-    np.testing.assert_array_equal(rows.starts, again.starts)
-    assert sorted(rows.samples) == list(known.samples)
-    for row in range(len(rows)):
-        held = rows[row] // 3
+    rows = rows_of(plan_of(pairs, seed=seed, window=window, pack=pack), epoch)
+    assert sorted(np.concatenate(rows)) == list(range(0, 3 * len(pairs), 3))
+    for row in rows:
+        held = np.array(pairs)[row // 3]
         assert 0 < len(held) <= (len(pairs) if pack else 1)
-        assert known.tokens[held].sum() <= BUDGET.tokens
-        assert known.slabs[held].sum() <= BUDGET.slabs
+        assert held[:, 0].sum() <= BUDGET.tokens
+        assert held[:, 1].sum() <= BUDGET.slabs
+
+
+@given(samples_of_any_length)
+@settings(deadline=None, max_examples=50)
+def test_each_row_is_filled_greedily(pairs):
+    """Against the rule written down plainly: nothing that is still to come would have fitted."""
+    tokens, slabs = np.array(pairs, np.int32).T
+    packed = pack_rows(tokens, slabs, BUDGET)
+    rows = [packed[row] for row in range(len(packed))]
+    assert sorted(np.concatenate(rows)) == list(range(len(pairs)))
+    for place, row in enumerate(rows):
+        free = BUDGET.tokens - tokens[row].sum(), BUDGET.slabs - slabs[row].sum()
+        assert not any(tokens[n] <= free[0] and slabs[n] <= free[1] for later in rows[place + 1 :] for n in later)
 
 
 def test_rows_are_full_and_their_order_has_no_trend():
-    known = random_lengths(0, 4000)
-    rows = plan_epoch(known, BUDGET, seed=0, epoch=0, window=1000, pack=True)
-    longest = np.array([known.tokens[rows[row] // 3].max() for row in range(len(rows))])
-    fill = max(known.tokens.sum() / BUDGET.tokens, known.slabs.sum() / BUDGET.slabs) / len(rows)
+    pairs = random_pairs(0, 4000)
+    rows = rows_of(plan_of(pairs, window=1000))
+    longest = np.array([pairs[row // 3, 0].max() for row in rows])
+    fill = max(pairs[:, 0].sum() / BUDGET.tokens, pairs[:, 1].sum() / BUDGET.slabs) / len(rows)
     assert fill > 0.95
     assert abs(np.corrcoef(longest[: len(rows) // 4], np.arange(len(rows) // 4))[0, 1]) < 0.2
 
 
 def test_each_epoch_and_each_seed_has_an_order_of_its_own():
-    known = random_lengths(1, 200)
+    pairs = random_pairs(1, 200)
     orders = [
-        tuple(plan_epoch(known, BUDGET, seed=seed, epoch=epoch, window=64, pack=True).samples)
+        tuple(np.concatenate(rows_of(plan_of(pairs, seed=seed, window=64), epoch)))
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]
     assert len(set(orders)) == 4
@@ -86,58 +103,65 @@ def test_what_fits_no_row_is_refused():
     with pytest.raises(ValueError, match="longer than an empty row of 100 tokens"):
         pack_rows(np.array([101]), np.array([0]), BUDGET)
     with pytest.raises(ValueError, match="not a single sample"):
-        RowPlan(lengths([]), BUDGET, batch=4, seed=0)
+        plan_of([])
 
 
 @given(samples_of_any_length, st.integers(1, 7), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=50)
 def test_rows_are_the_same_in_any_order_of_reading(pairs, batch, random):
-    known = lengths(pairs)
-    plan = RowPlan(known, BUDGET, batch=batch, seed=3, window=16)
+    plan = plan_of(pairs, batch, 3, window=16)
     count = plan.first(3)
     in_order = [tuple(plan[row]) for row in range(count)]
-    other = RowPlan(known, BUDGET, batch=batch, seed=3, window=16)
+    other = pickle.loads(pickle.dumps(plan_of(pairs, batch, 3, window=16)))
     for row in random.sample(range(count), count):
         assert tuple(other[row]) == in_order[row]
     for epoch in range(3):
         begin, end = plan.first(epoch), plan.first(epoch + 1)
         assert (end - begin) % batch == 0
-        assert sorted(n for row in in_order[begin:end] for n in row) == list(known.samples)
+        assert sorted(n for row in in_order[begin:end] for n in row) == list(range(0, 3 * len(pairs), 3))
         empty = [not row for row in in_order[begin:end]]
         assert sum(empty) < batch
         assert empty == sorted(empty)  # only at the end
 
 
 def test_steps_of_epochs():
-    plan = RowPlan(lengths([(100, 0)] * 10), BUDGET, batch=4, seed=0)
+    plan = plan_of([(100, 0)] * 10, batch=4)
     assert [plan.first(epoch) for epoch in range(3)] == [0, 12, 24]
     assert [plan.batches(epochs) for epochs in (1, 2, 0.5, 2.1)] == [3, 6, 2, 7]
     assert [plan.epochs_at(row) for row in (0, 6, 12, 18)] == [0, 0.5, 1, 1.5]
+
+
+def test_a_plan_is_told_from_every_other():
+    pairs = random_pairs(2, 50)
+    longer = pairs.copy()
+    longer[7, 0] = longer[7, 0] % 100 + 1
+    plans = [plan_of(pairs), plan_of(pairs, seed=1), plan_of(pairs, batch=2), plan_of(pairs[:-1]), plan_of(longer)]
+    assert len({plan.digest for plan in plans}) == len(plans)
+    assert plan_of(pairs).digest == plans[0].digest
 
 
 class Data:
     """A dataset, and everything that reads it."""
 
     def __init__(self, root, batch=4, budget=ROW):
-        self.samples = read_emo_cfg(root, "train").samples
-        self.preparer = Preparer(root, Tokenizer.embedded(), InputSpec(FRAMES), cache_bytes=2**27)
+        self.source, _ = open_source(root, "train", FRAMES, Tokenizer.embedded(), threads=2)
+        self.samples = self.source.samples
         self.skips = SkipLog(None, total=len(self.samples), max_share=1)
-        self.budget, self.batch = budget, batch
-        self.lengths = measure(self.samples, self.preparer, budget, threads=2, skips=self.skips)
-        self.plan = RowPlan(self.lengths, budget, batch=batch, seed=0, window=32)
+        self.make = RowMaker(self.source, Preparer(Tokenizer.embedded(), InputSpec(FRAMES)), MODEL.vision, budget)
+        everyone = np.ones(len(self.samples), bool)
+        self.lengths = self.source.lengths(everyone)
+        self.fits = fitting(self.source, self.lengths, everyone, budget, self.skips)
+        self.plan = self.planned(self.lengths.tokens, self.lengths.slabs, batch)
+
+    def planned(self, tokens, slabs, batch=4):
+        numbers = np.flatnonzero(self.fits).astype(np.int32)
+        return RowPlan(everything(numbers), Sizes(tokens, slabs), self.make.budget, batch=batch, seed=0, window=32)
+
+    def prepared(self, number):
+        return self.make.preparer(*self.source[number])
 
     def batches(self, **which):
-        return training_batches(
-            self.samples,
-            self.plan,
-            self.preparer,
-            vision=MODEL.vision,
-            budget=self.budget,
-            batch=self.batch,
-            threads=2,
-            skips=self.skips,
-            **which,
-        )
+        return TrainingBatches(self.plan, self.make, threads=2, skips=self.skips, **which)
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +174,11 @@ def assert_equal(one, other):
 
 
 def test_lengths_are_those_of_the_decoded_samples(data):
-    for number, tokens, slabs in zip(data.lengths.samples, data.lengths.tokens, data.lengths.slabs, strict=True):
-        prepared = data.preparer(data.samples[number])
-        assert (len(prepared.encoded.tokens), prepared.slabs) == (tokens, slabs)
-    assert len(data.lengths.samples) == len(data.samples)
+    for number in range(len(data.samples)):
+        needs = data.prepared(number).needs
+        columns = data.lengths.tokens, data.lengths.slabs, data.lengths.patches
+        assert (needs.tokens, needs.slabs, needs.patches) == tuple(column[number] for column in columns)
+    assert data.fits.all()
 
 
 def test_the_grid_of_a_clip_is_that_of_its_frames(emo_cfg_mini):
@@ -168,7 +193,7 @@ def test_an_epoch_of_batches_learns_every_answer_once(data):
     batches = data.batches()
     steps = data.plan.batches(1)
     counted = sum(float(next(batches).weights.sum()) for _ in range(steps))
-    expected = sum(data.preparer(sample).encoded.trained.sum() for sample in data.samples)
+    expected = sum(data.prepared(number).encoded.trained.sum() for number in range(len(data.samples)))
     assert counted == expected
     assert not data.skips.reasons
 
@@ -181,16 +206,33 @@ def test_hosts_read_parts_of_the_same_batches(hosts, data):
         assert_equal(joined, next(whole))
 
 
-def test_a_stream_resumes_from_a_small_state_in_another_process(data, synthetic):
+def test_worker_processes_give_the_same_batches(data):
+    with_workers, without = data.batches(workers=2), data.batches()
+    for _ in range(6):
+        assert_equal(next(with_workers), next(without))
+        assert with_workers.state == without.state
+
+
+def test_a_stream_resumes_from_a_small_state_whoever_reads(data, synthetic):
     batches = data.batches()
     for _ in range(data.plan.batches(1) - 1):
         next(batches)
-    state = json.dumps(batches.get_state())
-    assert len(state) < 2000
-    fresh = Data(synthetic).batches()
-    fresh.set_state(json.loads(state))
+    state = json.dumps(batches.state)
+    assert len(state) < 200
+    parts = [Data(synthetic).batches(host=host, hosts=2) for host in range(2)]
+    for part in parts:
+        part.restore(json.loads(state))
     for _ in range(4):
-        assert_equal(next(fresh), next(batches))
+        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *(next(part) for part in parts))
+        assert_equal(joined, next(batches))
+
+
+def test_a_state_of_other_data_is_refused(data):
+    batches = data.batches()
+    next(batches)
+    other = TrainingBatches(data.planned(data.lengths.tokens + 1, data.lengths.slabs), data.make, skips=data.skips)
+    with pytest.raises(ValueError, match="not those that the checkpoint's batches were planned from"):
+        other.restore(batches.state)
 
 
 @pytest.fixture
@@ -217,29 +259,28 @@ def test_a_broken_clip_costs_its_samples_and_not_their_row(broken):
     batches = data.batches()
     counted = sum(float(next(batches).weights.sum()) for _ in range(data.plan.batches(1)))
     assert set(data.skips.reasons) == bad[short] | bad[inside]
-    good = [s for s in data.samples if s.id not in data.skips.reasons]
-    assert counted == sum(data.preparer(s).encoded.trained.sum() for s in good)
+    good = [number for number, s in enumerate(data.samples) if s.id not in data.skips.reasons]
+    assert counted == sum(data.prepared(number).encoded.trained.sum() for number in good)
 
 
 def test_a_sample_longer_than_measured_leaves_the_others_in_the_row(data):
-    shorter = Data(data.preparer.root)
-    shorter.lengths = dataclasses.replace(shorter.lengths, tokens=np.full_like(shorter.lengths.tokens, 40))
-    shorter.plan = RowPlan(shorter.lengths, ROW, batch=4, seed=0)
+    shorter = Data(data.source.folder.root)
+    shorter.plan = shorter.planned(shorter.lengths.tokens, np.ones_like(shorter.lengths.slabs))
     batches = shorter.batches()
     seen = [next(batches) for _ in range(shorter.plan.batches(1))]
     assert shorter.skips.reasons
-    assert all("its row is full" in reason for reason in shorter.skips.reasons.values())
+    assert all("its row is full: 2 slabs" in reason for reason in shorter.skips.reasons.values())
     held = sum(int(batch.rows.segment_ids.max(axis=1).sum()) for batch in seen)
     assert held == len(shorter.samples) - len(shorter.skips)
 
 
 def test_what_fits_no_row_is_listed_with_its_size(synthetic):
     data = Data(synthetic, budget=Budget(90, 8, 32))
-    kept = {data.samples[number].id for number in data.lengths.samples}
+    kept = {data.samples[number].id for number in np.flatnonzero(data.fits)}
     assert kept.isdisjoint(data.skips.reasons)
     assert len(kept) + len(data.skips) == len(data.samples)
     assert all("tokens, a row has 90" in reason for reason in data.skips.reasons.values())
-    assert data.lengths.tokens.max() <= 90
+    assert data.lengths.tokens[data.fits].max() <= 90
 
 
 MIXED = Budget(tokens=160, slabs=8, patches=24)
@@ -288,7 +329,8 @@ def test_packed_samples_have_the_logits_and_the_loss_of_samples_alone(params, mi
     rng = np.random.default_rng(seed)
     samples = [sample for sample in (random_sample(rng, middle) for middle in mixture) if sample.slabs <= MIXED.slabs]
     sizes = np.array([(len(s.encoded.tokens), s.slabs) for s in samples], np.int32).reshape(-1, 2)
-    rows = pack_rows(*sizes.T, MIXED)
+    packed = pack_rows(*sizes.T, MIXED)
+    rows = [packed[row] for row in range(len(packed))]
     loss = tokens = alone_loss = alone_tokens = 0.0
     for row in rows:
         logits, sums = outcome(params, stack_rows([build_row([samples[n] for n in row], MIXED, MODEL.vision)]))

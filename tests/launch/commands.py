@@ -19,13 +19,14 @@ SMALL_MODEL = (
 )
 
 
-def train_arguments(workdir, data, *more):
+def train_arguments(workdir, data, *more, config="configs/quickstart.py"):
     return [
         "launch/train.py",
-        "--config=configs/quickstart.py",
+        f"--config={config}",
         f"--workdir={workdir}",
         f"--config.data.root={data}",
         "--config.batch=4",
+        "--config.held_out.samples=4",
         *SMALL_MODEL,
         *more,
     ]

@@ -50,10 +50,20 @@ def digest(workdir):
     return whole.hexdigest()
 
 
-def logged(workdir):
+def metrics(workdir):
     path = workdir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def logged(workdir):
+    """The lines of training steps."""
+    return [line for line in metrics(workdir) if "loss" in line]
+
+
+def measured(workdir):
+    """When perplexities of held-out samples were measured, and what they were."""
+    return [(line.pop("step"), line.pop("measured"), line) for line in metrics(workdir) if "measured" in line]
 
 
 def test_a_run_leaves_what_the_contract_names(finished):
@@ -61,6 +71,11 @@ def test_a_run_leaves_what_the_contract_names(finished):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert {"loss", "learning_rate", "tokens_per_second", "gradient_norm", "epoch"} <= lines[0].keys()
     assert lines[-1]["loss"] < lines[0]["loss"]
+    (first, before, start), (last, after, end) = measured(finished)
+    assert (first, before, last, after) == (0, "before training", STEPS, "after all")
+    levels = {f"perplexity_{level}" for level in ("attribute", "expression", "emotion")}
+    assert start.keys() == end.keys() == levels
+    assert end["perplexity_expression"] < start["perplexity_expression"]
     assert steps(finished) == [10, 12, 14]
     meta = read_meta(finished)
     assert meta.step == STEPS
@@ -86,6 +101,93 @@ def test_runs_killed_at_random_steps_end_bit_for_bit_like_one_that_was_not(finis
     assert digest(workdir) == digest(finished), f"killed at steps {kills}"
     losses = {line["step"]: line["loss"] for line in logged(finished)}
     assert {line["step"]: line["loss"] for line in logged(workdir)} == losses
+    assert measured(workdir) == measured(finished)
+
+
+CURRICULUM_STEPS = 5  # of each of the three stages
+
+
+@pytest.fixture(scope="module")
+def curriculum(tmp_path_factory, synthetic):
+    """Makes the arguments of a curriculum over records, and over the same videos."""
+    records = tmp_path_factory.mktemp("records") / "records"
+    prepared = ["launch/prepare.py", "--emo-cfg", synthetic, "--out", records]
+    code, output = run([*prepared, "--frames", f"min_pixels={112 * 112}", f"max_pixels={112 * 112}"])
+    assert code == 0, output
+
+    def make(workdir, *more, config="configs/curriculum.py"):
+        return train_arguments(
+            workdir,
+            records,
+            f"--config.steps={CURRICULUM_STEPS}",
+            "--config.checkpoint.every=2",
+            "--config.log.every=1",
+            *more,
+            config=config,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished_curriculum(tmp_path_factory, curriculum, cache):
+    workdir = tmp_path_factory.mktemp("runs") / "curriculum"
+    code, output = run(curriculum(workdir), **cache)
+    assert code == 0, output
+    return workdir
+
+
+def test_a_curriculum_runs_its_stages_in_one_workdir(finished_curriculum):
+    lines = logged(finished_curriculum)
+    assert [line["stage"] for line in lines] == [
+        stage for stage in ("attribute", "expression", "emotion") for _ in range(CURRICULUM_STEPS)
+    ]
+    assert [line["step"] for line in lines] == list(range(1, 3 * CURRICULUM_STEPS + 1))
+    rates = [line["learning_rate"] for line in lines]
+    assert rates[:CURRICULUM_STEPS] == rates[CURRICULUM_STEPS : 2 * CURRICULUM_STEPS]  # each stage warms up anew
+    assert [(step, when) for step, when, _ in measured(finished_curriculum)] == [
+        (0, "before training"),
+        (5, "after attribute"),
+        (10, "after expression"),
+        (15, "after emotion"),
+    ]
+    assert read_meta(finished_curriculum).stage == "emotion"
+    assert "after expression" in (finished_curriculum / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_curriculum_killed_in_each_stage_and_around_each_boundary_ends_bit_for_bit(
+    finished_curriculum, curriculum, cache, tmp_path
+):
+    workdir = tmp_path / "killed"
+    for kill in (1, 3, 5, 6, 8, 10, 11, 13, 15):
+        process = start(curriculum(workdir), **cache)
+        while process.poll() is None and not any(line["step"] >= kill for line in logged(workdir)):
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+    code, output = run(curriculum(workdir), **cache)
+    assert code == 0, output
+    assert digest(workdir) == digest(finished_curriculum)
+    losses = [(line["step"], line["stage"], line["loss"]) for line in logged(finished_curriculum)]
+    assert [(line["step"], line["stage"], line["loss"]) for line in logged(workdir)] == losses
+    assert measured(workdir) == measured(finished_curriculum)
+
+
+@pytest.mark.slow
+def test_a_stage_alone_starts_from_a_checkpoint(finished_curriculum, curriculum, cache, tmp_path):
+    """From the weights after stage one it is the second stage of the whole run, bit for bit."""
+    whole, workdir = finished_curriculum, tmp_path / "second"
+    alone = {"config": "configs/curriculum.py:stage2"}
+    code, output = run(curriculum(workdir, **alone), **cache)
+    assert code != 0 and "name their checkpoint in init" in output and "Traceback" not in output
+    code, output = run(curriculum(tmp_path / "first", config="configs/curriculum.py:stage1"), **cache)
+    assert code == 0, output
+    code, output = run(curriculum(workdir, f"--config.init={tmp_path / 'first'}", **alone), **cache)
+    assert code == 0, output
+    second = [line["loss"] for line in logged(whole) if line["stage"] == "expression"]
+    assert [line["loss"] for line in logged(workdir)] == second
+    assert {line["stage"] for line in logged(workdir)} == {"expression"}
 
 
 def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache):
@@ -167,6 +269,10 @@ WRONG_START = {
     "no checkpoint to start from": (["--config.init=nowhere"], "no checkpoint"),
     "a dtype that is none": (["--config.compute.dtype=int8"], "int8"),
     "a vocabulary too small": (["--config.model.text.vocab=100"], "model.text.vocab"),
+    "a stage that there is not": (["--config.only=stage4"], "no stage 'stage4'"),
+    "a curriculum of unknown stages": (["--config.curriculum=('first',)"], "no stage 'first'"),
+    "a task without meaning": (["--config.data.tasks=('MEAD_*=joy',)"], "expected PATTERN=STAGE/FORM"),
+    "files that are not there": (["--config.data.include=('NOSUCH_*',)"], "NOSUCH_*"),
 }
 
 

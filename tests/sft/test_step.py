@@ -17,7 +17,7 @@ from videmo_jax.sft.loss import next_token_sums
 from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
-from videmo_jax.training.state import initial_state
+from videmo_jax.training.state import fresh_state, initial_params
 
 CONFIG = ModelConfig(
     TextConfig(64, 2, 4, 2, 16, 96, 128, (2, 3, 3), tied=False),
@@ -63,12 +63,12 @@ def batch(seed):
 
 
 def train(mesh, dtype="float32", count=4):
-    optimizer = make_optimizer(OptimizerSpec(learning_rate=1e-2, weight_decay=0.1), count)
-    state = initial_state(CONFIG, optimizer, mesh, seed=0)
+    optimizer = make_optimizer(OptimizerSpec(weight_decay=0.1))
+    state = fresh_state(CONFIG, initial_params(CONFIG, mesh, seed=0), optimizer, mesh)
     step = make_train_step(CONFIG, optimizer, mesh, ComputeSpec(dtype=dtype, remat="dots", loss_chunk=32))
     losses = []
     for seed in range(count):
-        state, metrics = step(state, to_devices(batch(seed), mesh))
+        state, metrics = step(state, to_devices(batch(seed), mesh), 1e-2 / (seed + 1))
         losses.append(numbers(metrics)["loss"])
     return losses, state, step
 
@@ -122,7 +122,8 @@ def test_samples_packed_into_one_row_have_the_loss_of_rows_of_their_own():
 
 def test_what_does_not_fit_a_row_is_named():
     long = sample(np.random.default_rng(0), 40, VisionGrid(2, 4, 6, 1.0))
-    assert "52 tokens, a row has 48" in misfit(long, BUDGET)
-    assert "2 slabs, a row has 1" in misfit(long, Budget(60, 1, 24))
-    assert "24 patches in a slab" in misfit(long, Budget(60, 2, 20))
-    assert misfit(long, Budget(52, 2, 24)) is None
+    assert long.needs == Budget(52, 2, 24)
+    assert "52 tokens, a row has 48" in misfit(long.needs, BUDGET)
+    assert "2 slabs, a row has 1" in misfit(long.needs, Budget(60, 1, 24))
+    assert "24 patches in a slab" in misfit(long.needs, Budget(60, 2, 20))
+    assert misfit(long.needs, Budget(52, 2, 24)) is None

@@ -9,22 +9,34 @@ from flax import nnx
 
 from videmo_jax.interop.hf_names import parameters
 from videmo_jax.model.config import PRESETS
-from videmo_jax.training.optimizer import OptimizerSpec, _decayed, learning_rate, make_optimizer
+from videmo_jax.training.optimizer import OptimizerSpec, _decayed, descend, learning_rate, make_optimizer
 
 
 def test_schedule_warms_up_then_falls_along_a_cosine():
     schedule = learning_rate(OptimizerSpec(learning_rate=1.0, warmup_share=0.1, final_share=0.2), 100)
-    assert float(schedule(0)) == pytest.approx(0.1)
-    assert float(schedule(9)) == pytest.approx(1.0)
-    assert float(schedule(54)) == pytest.approx(0.6)  # half-way from 1.0 to 0.2
-    assert float(schedule(99)) == pytest.approx(0.2)
+    assert schedule(0) == pytest.approx(0.1)
+    assert schedule(9) == pytest.approx(1.0)
+    assert schedule(54) == pytest.approx(0.6)  # half-way from 1.0 to 0.2
+    assert schedule(99) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("name", "half_way", "end"), [("linear", 0.6, 0.2), ("constant", 1.0, 1.0)])
+def test_other_schedules(name, half_way, end):
+    schedule = learning_rate(OptimizerSpec(learning_rate=1.0, schedule=name, warmup_share=0.1, final_share=0.2), 100)
+    assert [schedule(step) for step in (0, 9, 54, 99, 200)] == pytest.approx([0.1, 1.0, half_way, end, end])
+
+
+def test_the_schedule_is_that_of_optax():
+    spec, steps = OptimizerSpec(learning_rate=3e-4, final_share=0.1), 77
+    ours, theirs = learning_rate(spec, steps), optax.warmup_cosine_decay_schedule(0, 3e-4, 2, steps, 3e-5)
+    assert [ours(n) for n in range(steps)] == pytest.approx([float(theirs(n + 1)) for n in range(steps)], rel=1e-5)
 
 
 def test_updates_equal_those_of_torch():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(5, 3)), rng.normal(size=(20, 5, 3))
     spec = OptimizerSpec(learning_rate=1e-2, clip_norm=1.0)
-    optimizer = make_optimizer(spec, 20)
+    optimizer = make_optimizer(spec)
     params = jnp.asarray(start, jnp.float32)
     state = optimizer.init(params)
     theirs = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
@@ -32,10 +44,10 @@ def test_updates_equal_those_of_torch():
     schedule = learning_rate(spec, 20)
     for number, gradient in enumerate(gradients):
         updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
-        params = optax.apply_updates(params, updates)
+        params = descend(params, updates, schedule(number))
         theirs.grad = torch.tensor(gradient, dtype=torch.float32)
         torch.nn.utils.clip_grad_norm_([theirs], 1.0)
-        adamw.param_groups[0]["lr"] = float(schedule(number))
+        adamw.param_groups[0]["lr"] = schedule(number)
         adamw.step()
     np.testing.assert_allclose(params, theirs.detach().numpy(), atol=1e-6)
 
@@ -49,7 +61,9 @@ def test_norms_and_biases_are_not_decayed():
     assert not decayed["vision", "merger", "norm"]
 
 
-@pytest.mark.parametrize("wrong", [dict(learning_rate=0.0), dict(warmup_share=1.0), dict(clip_norm=-1.0)], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [dict(learning_rate=0.0), dict(warmup_share=1.0), dict(clip_norm=-1.0), dict(schedule="x")], ids=str
+)
 def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match="optimizer"):
         OptimizerSpec(**wrong)

@@ -1,16 +1,15 @@
 """From a sample to what the model reads: frames, patches, tokens. Training and evaluation share it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from videmo_jax.data.chat import encode
 from videmo_jax.data.rows import Prepared
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.data.video import ClipCache, FrameSpec, patchify
+from videmo_jax.data.video import Clip, FrameSpec, patchify
 from videmo_jax.model.positions import VisionGrid
 
 TIMINGS = ("sampled", "nominal")
@@ -41,22 +40,23 @@ class InputSpec:
         return cls(FrameSpec(**values.get("frames", {})), values.get("seconds_per_grid", "sampled"))
 
 
+@dataclass(frozen=True)
 class Preparer:
-    """Turns samples of one dataset into tokens and patches; many threads may use it at once."""
+    """Turns samples into tokens and patches; many threads and processes may use it."""
 
-    def __init__(self, root: Path, tokenizer: Tokenizer, spec: InputSpec, *, cache_bytes: int) -> None:
-        self.root, self.tokenizer, self.spec = root, tokenizer, spec
-        self._clips = ClipCache(cache_bytes)
+    tokenizer: Tokenizer
+    spec: InputSpec
 
-    def __call__(self, sample: Sample, *, answer: bool = True) -> Prepared:
-        """Reads the sample's clips and writes its conversation, with its last answer or without.
+    def __call__(self, sample: Sample, clips: Sequence[Clip], *, answer: bool = True) -> Prepared:
+        """Writes the sample's conversation, with its last answer or without, around its clips.
 
-        Raises:
-          VideoError: a clip cannot be used.
+        Args:
+          sample: the conversation.
+          clips: one for each of its videos, sampled and resized by `spec.frames`.
+          answer: False for the prompt alone.
         """
         frames, grids, patches, places = self.spec.frames, [], [], []
-        for video in sample.videos:
-            clip = self._clips.read(self.root / video, frames)
+        for clip in clips:
             slabs, patch_hw = patchify(clip.frames, frames)
             height, width = (side // frames.patch for side in clip.frames.shape[1:3])
             seconds = clip.seconds_per_grid if self.spec.seconds_per_grid == "sampled" else 1.0

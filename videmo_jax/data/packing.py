@@ -1,90 +1,40 @@
 """Which samples share a row: a plan over lengths alone, made before anything is decoded.
 
-The plan is a pure function of (lengths, budget, seed, epoch, window), so that row i of a run is known to every host
-and after every restart: the state of the data is the number of the next row.
+The plan is a pure function of (lengths, mixture, budget, seed, epoch, window), so that row i of a run is known to every
+host and after every restart: the state of the data is the number of the next row.
 """
 
+import hashlib
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
+from typing import Any
 
+import numba
 import numpy as np
 from jaxtyping import Int32
 
-from videmo_jax.data.chat import encode
-from videmo_jax.data.inputs import Preparer
-from videmo_jax.data.rows import Budget, Prepared, misfit
-from videmo_jax.data.sample import Sample
-from videmo_jax.data.skips import SkipLog
-from videmo_jax.data.video import VideoError, clip_grid
-from videmo_jax.model.positions import VisionGrid
+from videmo_jax.data.mixture import Mixture, generator
+from videmo_jax.data.rows import Budget
 
 WINDOW = 4096  # samples that may share rows: larger windows fill rows better and hold lengths apart in time
+KEPT_WINDOWS = 8  # threads that read ahead stand in the next ones
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """The N samples that fit a row: their numbers in the dataset, their tokens (text and vision), their slabs."""
+class Sizes:
+    """What the plan must know of each of the N samples of a dataset: tokens (text and vision) and slabs."""
 
-    samples: Int32[np.ndarray, "N"]
     tokens: Int32[np.ndarray, "N"]
     slabs: Int32[np.ndarray, "N"]
 
 
-def measure(samples: Sequence[Sample], preparer: Preparer, budget: Budget, *, threads: int, skips: SkipLog) -> Lengths:
-    """Tokenises every text and looks into every clip once, decoding one frame of it.
-
-    Args:
-      samples: of the dataset.
-      preparer: that will read them.
-      budget: the shape of a row.
-      threads: that measure at the same time.
-      skips: takes the samples whose clips cannot be used, and those that fit no row.
-    """
-    frames = preparer.spec.frames
-
-    def probe(video: str) -> VisionGrid | str:
-        try:
-            return clip_grid(preparer.root / video, frames)
-        except VideoError as error:
-            return str(error)
-
-    videos = list(dict.fromkeys(video for sample in samples for video in sample.videos))
-    with ThreadPoolExecutor(threads) as pool:
-        grids = dict(zip(videos, pool.map(probe, videos), strict=True))
-        sizes = list(pool.map(partial(_size, grids=grids, preparer=preparer, budget=budget), samples))
-    fitting = []
-    for number, (sample, size) in enumerate(zip(samples, sizes, strict=True)):
-        if isinstance(size, str):
-            skips.add(sample.id, size)
-        else:
-            fitting.append((number, *size))
-    return Lengths(*np.array(fitting, np.int32).reshape(-1, 3).T)
-
-
-def _size(
-    sample: Sample, *, grids: dict[str, VisionGrid | str], preparer: Preparer, budget: Budget
-) -> tuple[int, int] | str:
-    """Tokens and slabs of a sample, or why it fits no row."""
-    clips: list[VisionGrid] = []
-    for video in sample.videos:
-        grid = grids[video]
-        if isinstance(grid, str):
-            return grid
-        clips.append(grid)
-    encoded = encode(sample.messages, clips, preparer.tokenizer, merge=preparer.spec.frames.merge)
-    # Patches without values: only their number is asked for.
-    outline = Prepared(sample.id, encoded, tuple(np.empty((g.time, g.height * g.width, 0), np.uint8) for g in clips))
-    return misfit(outline, budget) or (len(encoded.tokens), outline.slabs)
-
-
 @dataclass(frozen=True)
-class EpochRows:
-    """The rows of an epoch: row r holds the samples `samples[starts[r] : starts[r + 1]]`."""
+class PlannedRows:
+    """Planned rows: row r holds the samples `samples[starts[r] : starts[r + 1]]`."""
 
     samples: Int32[np.ndarray, "N"]
     starts: Int32[np.ndarray, "R+1"]
@@ -96,139 +46,199 @@ class EpochRows:
         return self.samples[self.starts[row] : self.starts[row + 1]]
 
 
-def plan_epoch(lengths: Lengths, budget: Budget, *, seed: int, epoch: int, window: int, pack: bool) -> EpochRows:
-    """Shuffles all samples, cuts them into windows, packs each window and shuffles its rows.
-
-    Args:
-      lengths: of the samples.
-      budget: the shape of a row.
-      seed: of the order.
-      epoch: each one has an order of its own.
-      window: samples that are packed together.
-      pack: False for one sample a row.
-    """
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
-    order = random.permutation(len(lengths.samples))
-    if not pack:
-        return EpochRows(lengths.samples[order], np.arange(len(order) + 1, dtype=np.int32))
-    rows: list[np.ndarray] = []
-    for start in range(0, len(order), window):
-        chosen = order[start : start + window]
-        packed = pack_rows(lengths.tokens[chosen], lengths.slabs[chosen], budget)
-        # Rows come out from long to short: shuffled, no part of an epoch has lengths of its own.
-        rows += [chosen[packed[row]] for row in random.permutation(len(packed))]
-    starts = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    return EpochRows(lengths.samples[np.concatenate(rows)], starts)
-
-
-def pack_rows(tokens: Int32[np.ndarray, "N"], slabs: Int32[np.ndarray, "N"], budget: Budget) -> list[list[int]]:
+def pack_rows(tokens: Int32[np.ndarray, "N"], slabs: Int32[np.ndarray, "N"], budget: Budget) -> PlannedRows:
     """Fills one row after the other, each time with the sample that takes most of what is still free in it.
 
     How much that is, tokens and slabs together, is weighed by the share of each budget that is free, so that samples
     of many slabs meet samples of many tokens. Samples of equal slabs stand in one list by tokens, and the longest that
-    fits is found by bisection: some microseconds a sample, and rows fuller than first-fit decreasing makes them.
-    Every sample must fit an empty row.
+    fits is found by bisection. PlannedRows come out fuller than first-fit decreasing makes them.
+
+    Args:
+      tokens, slabs: of the samples.
+      budget: of a row.
+
+    Raises:
+      ValueError: a sample does not fit an empty row.
     """
-    by_length = np.argsort(tokens, kind="stable")
-    classes: dict[int, tuple[list[int], list[int]]] = {}  # slabs -> tokens, ascending, and whose they are
-    for count in np.unique(slabs).tolist():
-        members = by_length[slabs[by_length] == count]
-        classes[count] = tokens[members].tolist(), members.tolist()
-    rows: list[list[int]] = []
-    left = len(tokens)
-    while left:
-        row: list[int] = []
-        free_tokens, free_slabs = budget.tokens, budget.slabs
+    order = np.lexsort((np.arange(len(tokens)), tokens, slabs)).astype(np.int32)
+    if len(order) and (tokens.max() > budget.tokens or slabs.max() > budget.slabs or tokens.min() < 1):
+        raise ValueError(f"samples longer than an empty row of {budget.tokens} tokens and {budget.slabs} slabs")
+    _, firsts = np.unique(slabs[order], return_index=True)
+    samples, starts = _fill(
+        tokens[order].astype(np.int64), slabs[order].astype(np.int64), firsts, budget.tokens, budget.slabs
+    )
+    return PlannedRows(order[samples], starts)
+
+
+@numba.njit(cache=True)
+def _fill(tokens, slabs, firsts, most_tokens, most_slabs):  # noqa: ANN001, ANN202  (arrays, compiled)
+    """Samples sorted by slabs, then tokens; `firsts` begins each class of equal slabs. Places row after row, starts."""
+    count, classes = len(tokens), len(firsts)
+    members, sizes = np.arange(count), np.empty(classes, np.int64)
+    for c in range(classes):
+        sizes[c] = (firsts[c + 1] if c + 1 < classes else count) - firsts[c]
+    samples, starts = np.empty(count, np.int32), np.zeros(count + 1, np.int32)
+    placed, rows = 0, 0
+    while placed < count:
+        free_tokens, free_slabs = most_tokens, most_slabs
         while True:
-            most, found = 0.0, None
-            token_weight, slab_weight = free_tokens / budget.tokens**2, free_slabs / budget.slabs**2
-            for count, (ascending, _) in classes.items():
-                place = bisect_right(ascending, free_tokens) - 1
-                if count <= free_slabs and place >= 0:
-                    taken = ascending[place] * token_weight + count * slab_weight
+            token_weight, slab_weight = free_tokens / most_tokens**2, free_slabs / most_slabs**2
+            most, found, found_class = 0.0, -1, -1
+            for c in range(classes):
+                if sizes[c] == 0 or slabs[firsts[c]] > free_slabs:
+                    continue
+                low, high = firsts[c], firsts[c] + sizes[c]  # the last with tokens <= free_tokens stands before low
+                while low < high:
+                    middle = (low + high) // 2
+                    if tokens[members[middle]] <= free_tokens:
+                        low = middle + 1
+                    else:
+                        high = middle
+                place = low - 1
+                if place >= firsts[c]:
+                    taken = tokens[members[place]] * token_weight + slabs[firsts[c]] * slab_weight
                     if taken > most:
-                        most, found = taken, (count, place)
-            if found is None:
+                        most, found, found_class = taken, place, c
+            if found < 0:
                 break
-            count, place = found
-            ascending, members = classes[count]
-            row.append(members.pop(place))
-            free_tokens, free_slabs = free_tokens - ascending.pop(place), free_slabs - count
-        if not row:
-            raise ValueError(f"samples longer than an empty row of {budget.tokens} tokens and {budget.slabs} slabs")
-        rows.append(row)
-        left -= len(row)
-    return rows
+            member = members[found]
+            samples[placed] = member
+            placed += 1
+            free_tokens -= tokens[member]
+            free_slabs -= slabs[member]
+            sizes[found_class] -= 1
+            for place in range(found, firsts[found_class] + sizes[found_class]):
+                members[place] = members[place + 1]
+        rows += 1
+        starts[rows] = placed
+    return samples, starts[: rows + 1]
 
 
 class RowPlan:
     """All rows of a run, epoch after epoch without end, as a random-access table; threads may share it.
 
-    An epoch ends with empty rows where its last batch is not full, so that no batch spans two epochs. An epoch is
-    planned when its first row is asked for, which takes four to eight seconds for a million samples; a restart plans
-    the epochs before it again, because their number of rows says where it begins.
+    An epoch is shuffled as a whole, cut into windows, and each window is packed and its rows shuffled. It ends with
+    empty rows where its last batch is not full, so that no batch spans two epochs. Only the number of rows of each
+    window is kept (counting them takes a second for a million samples, the first time that an epoch is asked about);
+    the rows of a window are planned again when one is asked for, in about a millisecond.
     """
 
     def __init__(
-        self, lengths: Lengths, budget: Budget, *, batch: int, seed: int, window: int = WINDOW, pack: bool = True
+        self,
+        mixture: Mixture,
+        sizes: Sizes,
+        budget: Budget,
+        *,
+        batch: int,
+        seed: int,
+        window: int = WINDOW,
+        pack: bool = True,
     ) -> None:
-        """Describes the plan; arguments as `plan_epoch`, and `batch`, the rows of a batch over all hosts.
+        """Describes the plan.
+
+        Args:
+          mixture: the samples of an epoch.
+          sizes: of all samples of the dataset.
+          budget: the shape of a row.
+          batch: rows of a batch over all hosts.
+          seed: of the order.
+          window: samples that are packed together.
+          pack: False for one sample a row.
 
         Raises:
           ValueError: there is no sample.
         """
-        if not len(lengths.samples):
+        if not len(mixture):
             raise ValueError("not a single sample fits a row; enlarge data.row, or look into skipped.jsonl")
-        self._batch = batch
-        self._plan = partial(plan_epoch, lengths, budget, seed=seed, window=window, pack=pack)
-        self._firsts = [0]  # first row of each epoch, and of the one after the last that was planned
-        self._epochs: dict[int, EpochRows] = {}
-        self._lock = threading.Lock()
+        self.mixture, self.budget, self.batch = mixture, budget, batch
+        self._sizes, self._seed, self._window, self._pack = sizes, seed, window, pack
+        # First row of each epoch and of the one after the last that was counted, and the first rows of its windows.
+        self._epochs, self._windows = [0], []
+        self._rows: OrderedDict[tuple[int, int], PlannedRows] = OrderedDict()
+        self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int32))
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy for another process: the counts go along, the lock and what is quickly made again do not."""
+        with self._lock:
+            return self.__dict__ | {"_lock": None, "_rows": OrderedDict(), "_order": (-1, np.zeros(0, np.int32))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     def __getitem__(self, row: int) -> Int32[np.ndarray, "n"]:
         """The numbers of the samples of a row; none for an empty row."""
-        epoch, rows = self._find(row)
-        inside = row - self._firsts[epoch]
-        return rows[inside] if inside < len(rows) else rows.samples[:0]
+        with self._lock:
+            epoch, inside = self._place(row)
+            firsts = self._windows[epoch]
+            if inside >= firsts[-1]:
+                return np.zeros(0, np.int32)
+            window = bisect_right(firsts, inside) - 1
+            return self._planned(epoch, window)[inside - firsts[window]]
 
     def first(self, epoch: int) -> int:
         """The first row of an epoch, counted over the run."""
         with self._lock:
-            while len(self._firsts) <= epoch:
-                self._extend()
-            return self._firsts[epoch]
+            while len(self._epochs) <= epoch:
+                self._count()
+            return self._epochs[epoch]
 
     def epochs_at(self, row: int) -> float:
         """Epochs that are done before a row."""
-        epoch, _ = self._find(row)
-        begin, end = self.first(epoch), self.first(epoch + 1)
-        return epoch + (row - begin) / (end - begin)
+        with self._lock:
+            epoch, inside = self._place(row)
+            return epoch + inside / (self._epochs[epoch + 1] - self._epochs[epoch])
 
     def batches(self, epochs: float) -> int:
         """Batches of so many epochs; a part of an epoch is rounded up."""
         whole = math.floor(epochs)
-        begin, end = self.first(whole), self.first(whole + 1)
-        return begin // self._batch + math.ceil((epochs - whole) * (end - begin) / self._batch)
+        begin, end = self.first(whole), self.first(whole + 1) if epochs > whole else self.first(whole)
+        return begin // self.batch + math.ceil((epochs - whole) * (end - begin) / self.batch)
 
-    def _find(self, row: int) -> tuple[int, EpochRows]:
-        """The epoch that a row belongs to, and its rows."""
-        with self._lock:
-            while self._firsts[-1] <= row:
-                self._extend()
-            epoch = bisect_right(self._firsts, row) - 1
-            if epoch not in self._epochs:
-                self._keep(epoch, self._plan(epoch=epoch))
-            return epoch, self._epochs[epoch]
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that decides the rows: two plans with the same one are the same plan."""
+        digest = hashlib.sha256(repr((self.budget, self.batch, self._seed, self._window, self._pack)).encode())
+        for part in self.mixture.parts:
+            digest.update(repr(part.an_epoch).encode())
+            digest.update(part.numbers.tobytes())
+            for sizes in (self._sizes.tokens, self._sizes.slabs):
+                digest.update(sizes[part.numbers].tobytes())
+        return digest.hexdigest()[:16]
 
-    def _extend(self) -> None:
-        """Plans one epoch more."""
-        epoch = len(self._firsts) - 1
-        rows = self._plan(epoch=epoch)
-        self._firsts.append(self._firsts[-1] + math.ceil(len(rows) / self._batch) * self._batch)
-        self._keep(epoch, rows)
+    def _place(self, row: int) -> tuple[int, int]:
+        """The epoch that a row belongs to, and its place there."""
+        while self._epochs[-1] <= row:
+            self._count()
+        epoch = bisect_right(self._epochs, row) - 1
+        return epoch, row - self._epochs[epoch]
 
-    def _keep(self, epoch: int, rows: EpochRows) -> None:
-        """Two epochs stay: threads that read ahead stand in the next one."""
-        self._epochs[epoch] = rows
-        for old in list(self._epochs)[:-2]:
-            del self._epochs[old]
+    def _count(self) -> None:
+        """Plans one epoch more, to know how many rows each of its windows has."""
+        epoch, windows = len(self._windows), math.ceil(len(self.mixture) / self._window)
+        firsts = np.cumsum([0, *(len(self._plan(epoch, window)) for window in range(windows))]).tolist()
+        self._windows.append(firsts)
+        self._epochs.append(self._epochs[-1] + math.ceil(firsts[-1] / self.batch) * self.batch)
+
+    def _planned(self, epoch: int, window: int) -> PlannedRows:
+        """The rows of a window, from memory where they are among the last."""
+        key = epoch, window
+        if key not in self._rows:
+            self._rows[key] = self._plan(epoch, window)
+            if len(self._rows) > KEPT_WINDOWS:
+                self._rows.popitem(last=False)
+        self._rows.move_to_end(key)
+        return self._rows[key]
+
+    def _plan(self, epoch: int, window: int) -> PlannedRows:
+        if self._order[0] != epoch:
+            self._order = epoch, self.mixture.order(self._seed, epoch)
+        chosen = self._order[1][window * self._window : (window + 1) * self._window]
+        if not self._pack:
+            return PlannedRows(chosen, np.arange(len(chosen) + 1, dtype=np.int32))
+        packed = pack_rows(self._sizes.tokens[chosen], self._sizes.slabs[chosen], self.budget)
+        # PlannedRows come out from long to short: shuffled, no part of an epoch has lengths of its own.
+        rows = [packed[row] for row in generator(self._seed, 2, epoch, window).permutation(len(packed))]
+        starts = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+        return PlannedRows(chosen[np.concatenate(rows)], starts)

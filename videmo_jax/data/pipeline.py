@@ -1,9 +1,9 @@
-"""The stream of training batches: planned rows, decoded in threads by Grain, whose state resumes exactly."""
+"""The stream of training batches: planned rows, decoded by Grain in threads and processes, whose state is a number."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import grain
 import jax
@@ -14,44 +14,116 @@ from jaxtyping import Int32
 from videmo_jax.data.inputs import Preparer
 from videmo_jax.data.packing import RowPlan
 from videmo_jax.data.rows import Batch, Budget, Prepared, build_row, misfit, stack_rows
-from videmo_jax.data.sample import Sample
 from videmo_jax.data.skips import SkipLog
-from videmo_jax.data.video import VideoError
+from videmo_jax.data.source import SampleError, Source
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.sharding.rules import batch_sharding
 
 
-def training_batches(
-    samples: Sequence[Sample],
-    plan: RowPlan,
-    preparer: Preparer,
-    *,
-    vision: VisionConfig,
-    budget: Budget,
-    batch: int,
-    threads: int,
-    skips: SkipLog,
-    host: int = 0,
-    hosts: int = 1,
-) -> grain.DatasetIterator:
-    """Batches of rows without end; its state is the number of the next row.
+@dataclass(frozen=True)
+class RowMaker:
+    """Decodes and builds one row; an object, so that worker processes can be given it.
 
-    Args:
-      samples: what to train on.
-      plan: which of them share a row.
-      preparer: reads their clips.
+    Attributes:
+      source: the samples and their clips.
+      preparer: makes tokens and patches of them.
       vision: of the model, for the shape of patches.
       budget: the shape of a row.
-      batch: rows of a batch over all hosts, a multiple of `hosts`.
-      threads: that decode and tokenise at the same time.
-      skips: takes the samples that cannot be used; their rows go on without them.
-      host, hosts: this process reads the host-th part of every batch.
     """
-    share = batch // hosts
-    row = partial(_row, samples=samples, preparer=preparer, vision=vision, budget=budget, skips=skips)
-    stream = grain.MapDataset.source(_HostRows(plan, share, host, hosts)).map(row)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * share, threads))
-    return iter(stream.to_iter_dataset(options).batch(share, drop_remainder=True, batch_fn=stack_rows))
+
+    source: Source
+    preparer: Preparer
+    vision: VisionConfig
+    budget: Budget
+
+    def __call__(self, numbers: Int32[np.ndarray, "n"]) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+        """A row without the batch axis, and the samples that were left out of it: id and reason."""
+        held: list[Prepared] = []
+        left_out: list[tuple[str, str]] = []
+        free = self.budget
+        for number in numbers.tolist():
+            try:
+                prepared = self.preparer(*self.source[number])
+            except SampleError as error:
+                left_out.append((self.source.id(number), str(error)))
+                continue
+            if reason := misfit(prepared.needs, free):
+                reason = f"its clips hold more than they declare, and its row is full: {reason}"
+                left_out.append((prepared.id, reason))
+                continue
+            held.append(prepared)
+            free = Budget(free.tokens - prepared.needs.tokens, free.slabs - prepared.slabs, free.patches)
+        return build_row(held, self.budget, self.vision), tuple(left_out)
+
+
+class TrainingBatches(Iterator[Batch]):
+    """Batches of rows without end. The state is the number of the next row of the run: whoever knows it goes on from
+    there at once, with any number of hosts, threads and worker processes.
+    """
+
+    def __init__(
+        self,
+        plan: RowPlan,
+        make: RowMaker,
+        *,
+        skips: SkipLog,
+        threads: int = 4,
+        workers: int = 0,
+        host: int = 0,
+        hosts: int = 1,
+    ) -> None:
+        """Describes the stream; nothing is read before the first batch.
+
+        Args:
+          plan: which samples share a row, and how many rows a batch has over all hosts: a multiple of `hosts`.
+          make: builds a row.
+          skips: takes the samples that cannot be used, when the batch that misses them is handed out.
+          threads: that decode and tokenise at the same time, in each process.
+          workers: processes that do so in place of this one; 0 for none.
+          host, hosts: this process reads the host-th part of every batch.
+        """
+        self._plan, self._make, self._skips = plan, make, skips
+        self._threads, self._workers, self._host, self._hosts = threads, workers, host, hosts
+        self._batch = 0
+        self._stream: Iterator[tuple[Batch, list[tuple[str, str]]]] | None = None
+
+    def __next__(self) -> Batch:
+        """This host's rows of the next batch; raises SkippedTooMuch beyond the limit of the log."""
+        if self._stream is None:
+            self._stream = self._open()
+        batch, left_out = next(self._stream)
+        for id, reason in left_out:
+            self._skips.add(id, reason)
+        self._batch += 1
+        return batch
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, a JSON object: the next row of the run, and a hash of the plan that it counts in."""
+        return {"row": self._batch * self._plan.batch, "plan": self._plan.digest}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to where a stream stood.
+
+        Raises:
+          ValueError: the state belongs to another plan: other data, budgets or seed.
+        """
+        if state["plan"] != self._plan.digest:
+            raise ValueError(
+                "the samples or their lengths are not those that the checkpoint's batches were planned from; bring "
+                "back the data as they were, or start a new run from this checkpoint (config.init)"
+            )
+        self._batch, self._stream = state["row"] // self._plan.batch, None
+
+    def _open(self) -> Iterator[tuple[Batch, list[tuple[str, str]]]]:
+        share = self._plan.batch // self._hosts
+        rows = grain.MapDataset.source(_HostRows(self._plan, share, self._host, self._hosts, self._batch))
+        options = grain.ReadOptions(self._threads, prefetch_buffer_size=max(2 * share, self._threads))
+        stream = rows.map(self._make).to_iter_dataset(options)
+        if self._workers:
+            ahead = max(2 * share // self._workers, 1)
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=ahead))
+        return iter(stream.batch(share, drop_remainder=True, batch_fn=_together))
 
 
 @dataclass(frozen=True)
@@ -62,39 +134,18 @@ class _HostRows:
     share: int  # rows of a batch that a host reads
     host: int
     hosts: int
+    first: int  # batch
 
     def __len__(self) -> int:
         return sys.maxsize  # there is always a next epoch
 
     def __getitem__(self, index: int) -> Int32[np.ndarray, "n"]:
         batch, inside = divmod(index, self.share)
-        return self.plan[(batch * self.hosts + self.host) * self.share + inside]
+        return self.plan[((self.first + batch) * self.hosts + self.host) * self.share + inside]
 
 
-def _row(
-    numbers: Int32[np.ndarray, "n"],
-    *,
-    samples: Sequence[Sample],
-    preparer: Preparer,
-    vision: VisionConfig,
-    budget: Budget,
-    skips: SkipLog,
-) -> Batch:
-    """The samples of a row, decoded; those that cannot be used are left out, with a line in the log."""
-    held: list[Prepared] = []
-    free = budget
-    for sample in (samples[number] for number in numbers):
-        try:
-            prepared = preparer(sample)
-        except VideoError as error:
-            skips.add(sample.id, str(error))
-            continue
-        if reason := misfit(prepared, free):
-            skips.add(sample.id, f"its clips hold more than they declare, and its row is full: {reason}")
-            continue
-        held.append(prepared)
-        free = Budget(free.tokens - len(prepared.encoded.tokens), free.slabs - prepared.slabs, free.patches)
-    return build_row(held, budget, vision)
+def _together(rows: Sequence[tuple[Batch, Sequence[tuple[str, str]]]]) -> tuple[Batch, list[tuple[str, str]]]:
+    return stack_rows([row for row, _ in rows]), [each for _, left_out in rows for each in left_out]
 
 
 def to_devices(batch: Batch, mesh: Mesh) -> Batch:

@@ -36,6 +36,11 @@ class Prepared:
         """Slabs of all its videos."""
         return sum(len(slabs) for slabs in self.patches)
 
+    @property
+    def needs(self) -> Budget:
+        """The smallest row that holds it."""
+        return Budget(len(self.encoded.tokens), self.slabs, max((slabs.shape[1] for slabs in self.patches), default=0))
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -47,18 +52,17 @@ class Batch:
     weights: Float32[Array, "B T"]
 
 
-def misfit(sample: Prepared, budget: Budget) -> str | None:
-    """Why a sample does not fit into an empty row, or None where it does.
+def misfit(needs: Budget, budget: Budget) -> str | None:
+    """Why a sample that needs so much does not fit into a row of `budget`, or None where it does.
 
     Nothing is ever cut off: a cut inside a vision span breaks positions (verl 856), and a cut answer teaches to stop.
     """
-    if len(sample.encoded.tokens) > budget.tokens:
-        return f"{len(sample.encoded.tokens)} tokens, a row has {budget.tokens} (data.row.tokens)"
-    if sample.slabs > budget.slabs:
-        return f"{sample.slabs} slabs, a row has {budget.slabs} (data.row.slabs)"
-    most = max((slabs.shape[1] for slabs in sample.patches), default=0)
-    if most > budget.patches:
-        return f"{most} patches in a slab, a row has room for {budget.patches} (data.row.patches)"
+    if needs.tokens > budget.tokens:
+        return f"{needs.tokens} tokens, a row has {budget.tokens} (data.row.tokens)"
+    if needs.slabs > budget.slabs:
+        return f"{needs.slabs} slabs, a row has {budget.slabs} (data.row.slabs)"
+    if needs.patches > budget.patches:
+        return f"{needs.patches} patches in a slab, a row has room for {budget.patches} (data.row.patches)"
     return None
 
 

@@ -13,7 +13,8 @@ from etils import epath
 from videmo_jax.data.chat import DEFAULT_SYSTEM
 from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.rows import Prepared
-from videmo_jax.data.video import VideoError
+from videmo_jax.data.source import ClipFolder, SampleError
+from videmo_jax.data.video import ClipCache
 from videmo_jax.evaluation.answerer import Answerer, identity
 from videmo_jax.evaluation.batches import ahead, batches
 from videmo_jax.evaluation.items import Item, read_items
@@ -120,13 +121,14 @@ def _answer(
     answerer: Answerer, items: Sequence[Item], data: Path, settings: Settings, journal: Journal, faults: dict[str, str]
 ) -> Iterator[int]:
     """Fills the journal, and `faults` with the items that have no answer; yields how many are done."""
-    preparer = Preparer(data, answerer.tokenizer, answerer.inputs, cache_bytes=CACHE_BYTES)
+    preparer = Preparer(answerer.tokenizer, answerer.inputs)
+    videos = ClipFolder(data, answerer.inputs.frames, ClipCache(CACHE_BYTES))
     longest = min(settings.max_prompt_tokens, answerer.longest_prompt)
 
     def prepare(item: Item) -> Prepared | str:
         try:
-            prompt = preparer(item.sample, answer=False)
-        except VideoError as error:
+            prompt = preparer(item.sample, videos.clips(item.sample), answer=False)
+        except SampleError as error:
             return str(error)
         length = len(prompt.encoded.tokens)
         return prompt if length <= longest else f"the prompt has {length} tokens, more than the limit of {longest}"

@@ -10,6 +10,9 @@ main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(
 figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
 polyline { fill: none; stroke: var(--line); stroke-width: 2; } .grid { stroke: var(--grid); }
 .bar { fill: var(--line); } text { fill: currentColor; font-size: 13px; } pre { overflow: auto; font-size: 13px; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 

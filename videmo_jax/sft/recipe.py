@@ -1,9 +1,42 @@
 """The fields of an SFT config, with their defaults; configs/*.py change what differs."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from videmo_jax.model.config import PRESETS
+from videmo_jax.tasks.taxonomy import STAGES
 from videmo_jax.training.optimizer import OptimizerSpec
+
+
+def stage_recipe(**fields: Any) -> dict[str, Any]:
+    """The fields of one stage; what is 0 or empty takes the config's own value."""
+    defaults = {
+        "levels": (),  # attribute, expression, emotion: whose tasks it trains; empty: all
+        "weights": (),  # (pattern of annotation files, passes over them an epoch); 1 where none matches
+        "instructions": 0.1,  # share of text-only samples, where there are any; the paper gives no number
+        "replay": 0.0,  # share of samples of earlier stages
+        "epochs": 0.0,
+        "steps": 0,
+        "learning_rate": 0.0,
+        "schedule": "",
+    }
+    if unknown := fields.keys() - defaults.keys():
+        raise ValueError(f"a stage has no field {', '.join(sorted(unknown))}; there are {', '.join(defaults)}")
+    return defaults | fields
+
+
+def in_stages(config: ConfigDict, arg: str | None) -> ConfigDict:
+    """The config with the paper's curriculum: all three stages, or the one that the ARG of `NAME.py:ARG` names.
+
+    Args:
+      config: of `sft_recipe`, changed in place.
+      arg: None; `stage1` to `stage3`, or a level's name: that stage alone, from the weights of `config.init`.
+    """
+    names = {f"stage{number}": level for number, level in enumerate(STAGES, start=1)}
+    config.curriculum = STAGES
+    config.only = names.get(arg, arg) if arg else ""  # a wrong name is refused with the others, at the start
+    return config
 
 
 def sft_recipe(model: str) -> ConfigDict:
@@ -19,14 +52,29 @@ def sft_recipe(model: str) -> ConfigDict:
             "init": "",  # checkpoint to start from (launch/convert.py import, or a workdir); empty: random weights
             "tokenizer": "",  # directory with tokenizer.json; empty: that of `init`, else the embedded one
             "model": PRESETS[model].to_json(),
-            "epochs": 3.0,  # passes over the data (PAPER.md section 1)
-            "steps": 0,  # in place of epochs, where it is not 0
+            "epochs": 3.0,  # passes of each stage over its own data (PAPER.md sections 1 and 2)
+            "steps": 0,  # of each stage, in place of epochs, where it is not 0
+            "curriculum": ("all",),  # stages in order, names of `stages`; see `in_stages`
+            "only": "",  # of them, the one to train, from `init`; empty: all in one run
+            "stages": {
+                "all": stage_recipe(),
+                "attribute": stage_recipe(levels=("attribute",)),
+                "expression": stage_recipe(levels=("expression",), replay=0.05),  # shares of replay: ours
+                "emotion": stage_recipe(levels=("emotion",), replay=0.05),
+            },
+            "held_out": {  # perplexity of each level before and after each stage
+                "samples": 128,  # of each level; 0: none
+                "split": "test",
+            },
             "batch": 1024,  # rows a step, over all devices (PAPER.md section 1)
             "data": {
-                "root": "",  # folder of Emo-CFG; empty: the synthetic set, written into the workdir
+                # A folder of Emo-CFG, or of records (launch/prepare.py); empty: the synthetic set, below the workdir.
+                "root": "",
                 "split": "train",
                 "variant": "full",  # or sampled: the folder below each group
                 "include": (),  # patterns of file names, such as 'MEAD_*'; empty: all
+                "instructions": (),  # JSON Lines files of text-only conversations, for a folder of Emo-CFG
+                "tasks": (),  # 'PATTERN=STAGE/FORM' of annotation files that are not official
                 "synthetic_scenes": 170,  # of the synthetic set
                 "frames": {  # PAPER.md section 7
                     "rate": 2.0,  # frames sampled a second
@@ -42,12 +90,14 @@ def sft_recipe(model: str) -> ConfigDict:
                     "patches": 640,  # of a slab
                 },
                 "pack": True,  # several samples a row; False: one
-                "threads": 4,  # that decode at the same time
+                "threads": 4,  # that decode at the same time, in each process
+                "workers": 0,  # processes that decode in place of the trainer's own; 0: none
                 "cache_mb": 1024,  # of decoded clips kept in memory
                 "max_skipped_share": 0.05,  # of the samples that may be unusable before the run stops
             },
             "optimizer": {
                 "learning_rate": optimizer.learning_rate,
+                "schedule": optimizer.schedule,  # after the warm-up: cosine, linear or constant
                 "warmup_share": optimizer.warmup_share,  # of all steps
                 "final_share": optimizer.final_share,  # of the peak that is left at the end
                 "weight_decay": optimizer.weight_decay,

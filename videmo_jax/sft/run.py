@@ -1,108 +1,44 @@
-"""One SFT run: the config composed into data, model, optimizer and loop."""
+"""One SFT run: the plan's stages, one after the other, on the devices."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from videmo_jax.data.emo_cfg import EmoCfg, read_emo_cfg
-from videmo_jax.data.inputs import InputSpec, Preparer
-from videmo_jax.data.packing import RowPlan, measure
-from videmo_jax.data.pipeline import to_devices, training_batches
-from videmo_jax.data.rows import Budget
-from videmo_jax.data.skips import SkipLog
-from videmo_jax.data.synthetic import write_synthetic
-from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.model.config import ModelConfig
+from videmo_jax.data.pipeline import TrainingBatches, to_devices
+from videmo_jax.data.rows import Batch
 from videmo_jax.reports.training import write_training_report
-from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
+from videmo_jax.sft.held_out import perplexities
+from videmo_jax.sft.plan import SKIPPED, ConfigError, Plan, StagePlan, make_plan
+from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
-from videmo_jax.training.checkpoint import Checkpoints, Meta, read_tokenizer_files, require_fit, steps
+from videmo_jax.training.checkpoint import Checkpoints, Meta, steps
+from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.loop import LoopSpec, run_steps
 from videmo_jax.training.metrics import MetricsWriter
-from videmo_jax.training.optimizer import OptimizerSpec, learning_rate, make_optimizer
-from videmo_jax.training.state import TrainState, initial_state
+from videmo_jax.training.optimizer import learning_rate, make_optimizer
+from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
 
 # A run may come back with another machine, more logging, or from another place on disk.
-FREE_FIELDS = ("log.", "checkpoint.", "mesh.", "data.threads", "data.cache_mb", "data.root", "init", "tokenizer")
-SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
-SKIPPED = "skipped.jsonl"
-
-
-class ConfigError(ValueError):
-    """The config contradicts itself, or what it names."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The config, read and checked; and the data, measured; nothing of it touches a device yet."""
-
-    model: ModelConfig
-    inputs: InputSpec
-    budget: Budget
-    optimizer: OptimizerSpec
-    compute: ComputeSpec
-    tokenizer: Tokenizer
-    dataset: EmoCfg
-    preparer: Preparer
-    skips: SkipLog
-    rows: RowPlan
-    loop: LoopSpec
-
-
-def make_plan(config: ConfigDict, workdir: Path, console: Console) -> Plan:
-    """Reads everything that the config names, so that what is wrong is said before the first step.
-
-    Raises:
-      ConfigError, DatasetError, CheckpointError, TokenizerError, ValueError: with what is wrong and where.
-    """
-    model = ModelConfig.from_json(config.model.to_dict())
-    frames = {"patch": model.vision.patch, "merge": model.vision.merge, "temporal_patch": model.vision.temporal_patch}
-    inputs = InputSpec.from_json(
-        {"frames": {**config.data.frames.to_dict(), **frames}, "seconds_per_grid": config.data.seconds_per_grid}
-    )
-    budget = Budget(**config.data.row.to_dict())
-    if budget.patches % model.vision.merge**2:
-        raise ConfigError(f"data.row.patches is {budget.patches}; it must be a multiple of {model.vision.merge**2}")
-    if config.init:
-        require_fit(config.init, model)
-    tokenizer = _tokenizer(config)
-    if tokenizer.vocab_size > model.text.vocab:
-        raise ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary {model.text.vocab}; "
-            "set model.text.vocab, or name the tokenizer that belongs to the model"
-        )
-    dataset = _dataset(config, workdir, console)
-    if config.batch < 1 or config.epochs <= 0 or config.steps < 0:
-        raise ConfigError(f"batch {config.batch}, epochs {config.epochs}, steps {config.steps}: must be above 0")
-    total = len(dataset.samples) + len(dataset.rejected)
-    skips = SkipLog(workdir / SKIPPED, total=total, max_share=config.data.max_skipped_share)
-    for rejected in dataset.rejected:
-        skips.add(rejected.id, rejected.reason)
-    preparer = Preparer(dataset.root, tokenizer, inputs, cache_bytes=config.data.cache_mb * 2**20)
-    lengths = measure(dataset.samples, preparer, budget, threads=config.data.threads, skips=skips)
-    rows = RowPlan(lengths, budget, batch=config.batch, seed=config.seed, pack=config.data.pack)
-    count = config.steps or rows.batches(config.epochs)
-    return Plan(
-        model,
-        inputs,
-        budget,
-        OptimizerSpec(**config.optimizer.to_dict()),
-        ComputeSpec(**config.compute.to_dict()),
-        tokenizer,
-        dataset,
-        preparer,
-        skips,
-        rows,
-        LoopSpec(count, config.log.every, config.checkpoint.every, config.checkpoint.keep),
-    )
+FREE_FIELDS = (
+    "log.",
+    "checkpoint.",
+    "mesh.",
+    "data.threads",
+    "data.workers",
+    "data.cache_mb",
+    "data.root",
+    "data.instructions",
+    "init",
+    "tokenizer",
+)
 
 
 def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
@@ -118,7 +54,7 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
     workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started)
     if not started:  # what an attempt with another config left out may be usable now
         (workdir / SKIPPED).unlink(missing_ok=True)
-    plan = make_plan(config, workdir, console)
+    plan = make_plan(config, workdir, console, host=jax.process_index())
     mesh = make_mesh(config.mesh.to_dict())
     hosts = jax.process_count()
     if config.batch % (mesh.size // mesh.shape["tensor"]) or config.batch % hosts:
@@ -126,78 +62,115 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
             f"batch is {config.batch}; it must be a multiple of the {mesh.size // mesh.shape['tensor']} devices that "
             f"split it, and of the {hosts} hosts"
         )
-    optimizer = make_optimizer(plan.optimizer, plan.loop.steps)
-    schedule = learning_rate(plan.optimizer, plan.loop.steps)
-    batches = training_batches(
-        plan.dataset.samples,
-        plan.rows,
-        plan.preparer,
-        vision=plan.model.vision,
-        budget=plan.budget,
-        batch=config.batch,
-        threads=config.data.threads,
-        skips=plan.skips,
-        host=jax.process_index(),
-        hosts=hosts,
-    )
-    start = {"init": str(config.init)} if config.init else {}
-    state = initial_state(plan.model, optimizer, mesh, seed=config.seed, checkpoint=config.init or None)
-    with Checkpoints(workdir, keep=plan.loop.keep) as checkpoints:
+    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         first = checkpoints.latest() or 0
-        if first:
-            params, optimizer_state = checkpoints.restore(first, state.params, state.optimizer, batches)
-            state = TrainState(params, optimizer_state)
-            console.print(f"resumed from step {first}")
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        console.print(
-            f"{parameters / 1e6:,.1f} M parameters on {mesh.size} {jax.devices()[0].platform} device(s), "
-            f"{len(plan.dataset.samples):,} samples, {plan.loop.steps:,} steps of {config.batch} rows"
-        )
-        with MetricsWriter(workdir, after_step=first) as metrics:
-            state = run_steps(
-                plan.loop,
-                state,
-                make_train_step(plan.model, optimizer, mesh, plan.compute),
-                numbers,
-                batches,
-                partial(to_devices, mesh=mesh),
-                first=first,
-                checkpoints=checkpoints,
-                meta=lambda step: Meta(plan.model, step, plan.inputs.to_json(), start),
-                tokenizer_files=plan.tokenizer.files,
-                metrics=metrics,
-                describe=lambda step: {
-                    "learning_rate": float(schedule(step - 1)),
-                    "epoch": plan.rows.epochs_at(step * config.batch),
-                    "skipped": len(plan.skips),
-                },
-                console=console,
-            )
+        with MetricsWriter(workdir, after_step=first if started else -1) as metrics:
+            trainer = _Trainer(config, plan, mesh, checkpoints, metrics, console)
+            state = trainer.run(first)
     write_training_report(workdir, title=workdir.name, config=as_json)
     if len(plan.skips):
-        total = len(plan.dataset.samples) + len(plan.dataset.rejected)
-        console.print(f"{len(plan.skips)} of {total} samples could not be used; {workdir / SKIPPED} says why")
+        console.print(f"{len(plan.skips)} of {plan.samples} samples could not be used; {workdir / SKIPPED} says why")
     return state
 
 
-def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
-    if config["tokenizer"]:
-        return Tokenizer.from_dir(config["tokenizer"])
-    if config["init"]:
-        return Tokenizer.from_files(read_tokenizer_files(config["init"]))
-    return Tokenizer.embedded()
+class _Trainer:
+    """What the stages of a run share: the devices, the compiled programs, and where results go."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        plan: Plan,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        metrics: MetricsWriter,
+        console: Console,
+    ) -> None:
+        self.config, self.plan, self.mesh = config, plan, mesh
+        self.checkpoints, self.metrics, self.console = checkpoints, metrics, console
+        self.place = partial(to_devices, mesh=mesh)
+        self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+        # All stages have one optimizer but for its learning rate, and so one program.
+        self.optimizer = make_optimizer(plan.stages[0].stage.optimizer)
+        self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute)
+        self.loss = make_loss_step(plan.model, mesh, plan.compute)
+
+    def run(self, first: int) -> TrainState:
+        """Goes on after step `first`, 0 at the start, to the end of the last stage."""
+        config, stages = self.config, self.plan.stages
+        layout = state_layout(self.plan.model, self.optimizer, self.mesh)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(layout.params))
+        self.console.print(
+            f"{parameters / 1e6:,.1f} M parameters on {self.mesh.size} {jax.devices()[0].platform} device(s), "
+            f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
+        )
+        if first:
+            params, optimizer, data = self.checkpoints.restore(first, layout.params, layout.optimizer)
+            state = TrainState(params, optimizer)
+            self.console.print(f"resumed from step {first}")
+        else:
+            params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
+            state, data = TrainState(params, None), {}
+        before = "before training"
+        for stage in stages:
+            if first < stage.end:
+                if first <= stage.begin:  # it begins here: until now the state was another stage's
+                    self.measure(stage.begin, before, state)
+                    state = fresh_state(self.plan.model, state.params, self.optimizer, self.mesh)
+                state = self.train(stage, state, max(first, stage.begin), data if first > stage.begin else None)
+            before = f"after {stage.stage.name}"
+        self.measure(stages[-1].end, before, state)
+        return state
+
+    def train(self, plan: StagePlan, state: TrainState, first: int, data: dict[str, Any] | None) -> TrainState:
+        """Trains one stage from step `first` of the run on, whose batches stand where `data` says."""
+        config, name = self.config, plan.stage.name
+        batches = TrainingBatches(
+            plan.rows,
+            self.plan.make,
+            skips=self.plan.skips,
+            threads=config.data.threads,
+            workers=config.data.workers,
+            **self.hosts,
+        )
+        if data:
+            batches.restore(data)
+        rate = learning_rate(plan.stage.optimizer, plan.end - plan.begin)
+        origin = {"init": str(config.init)} if config.init else {}
+        with DeviceFeed(batches, self.place, _count) as feed:
+            return run_steps(
+                LoopSpec(plan.end, config.log.every, config.checkpoint.every, config.checkpoint.keep),
+                state,
+                self.step,
+                numbers,
+                feed,
+                lambda step: rate(step - plan.begin - 1),
+                first=first,
+                checkpoints=self.checkpoints,
+                meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
+                tokenizer_files=self.plan.tokenizer.files,
+                metrics=self.metrics,
+                describe=lambda step: {
+                    "stage": name,
+                    "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
+                    "skipped": len(self.plan.skips),
+                },
+                console=self.console,
+                title=name if len(self.plan.stages) > 1 else "training",
+            )
+
+    def measure(self, step: int, when: str, state: TrainState) -> None:
+        """Logs the perplexity of held-out samples after `step`, unless it is logged already."""
+        if self.plan.held_out is None or self.metrics.holds(step, "measured"):
+            return
+        found = perplexities(
+            self.plan.held_out, self.loss, state.params, self.place, threads=self.config.data.threads, **self.hosts
+        )
+        self.metrics.write({"step": step, "measured": when, **found})
+        levels = ", ".join(f"{name.removeprefix('perplexity_')} {value:.3f}" for name, value in found.items())
+        self.console.print(f"perplexity of held-out samples {when}: {levels}")
 
 
-def _dataset(config: ConfigDict, workdir: Path, console: Console) -> EmoCfg:
-    """The samples of the config's folder, or of the synthetic set."""
-    root = Path(config.data.root) if config.data.root else workdir / SYNTHETIC
-    if not config.data.root:
-        console.print(f"data.root is empty: rendering {config.data.synthetic_scenes} synthetic scenes into {root}")
-        write_synthetic(root, scenes=config.data.synthetic_scenes, seed=config.seed)
-    dataset = read_emo_cfg(
-        root, config.data.split, variant=config.data.variant, include=list(config.data.include) or None
-    )
-    if not dataset.samples:
-        why = f"; the first reason: {dataset.rejected[0].id}: {dataset.rejected[0].reason}" if dataset.rejected else ""
-        raise ConfigError(f"{root}: no sample of split {config.data.split!r} can be used{why}")
-    return dataset
+def _count(batch: Batch) -> tuple[int, int]:
+    """Tokens, text and vision, and samples of this host's rows."""
+    segments = batch.rows.segment_ids
+    return int(np.count_nonzero(segments)), int(segments.max(axis=-1).sum())

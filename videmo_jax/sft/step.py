@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -17,6 +18,7 @@ from videmo_jax.model.layers import REMAT, products_in
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sft.loss import LossSums, next_token_sums
 from videmo_jax.sharding.rules import shard_state
+from videmo_jax.training.optimizer import descend
 from videmo_jax.training.state import TrainState, abstract_state
 
 
@@ -48,8 +50,8 @@ class StepMetrics:
 
 def make_train_step(
     config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, compute: ComputeSpec
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The compiled step (state, batch) -> (state, metrics); the state that goes in is given up."""
+) -> Callable[[TrainState, Batch, float], tuple[TrainState, StepMetrics]]:
+    """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up."""
     graph = nnx.graphdef(abstract_model(config))
     layout = shard_state(abstract_state(config, optimizer), mesh)
 
@@ -63,20 +65,38 @@ def make_train_step(
         )
         return sums.loss / jnp.maximum(sums.tokens, 1), sums
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
             (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = descend(state.params, updates, rate)
         return TrainState(params, optimizer_state), StepMetrics(sums, optax.tree.norm(gradient))
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
 
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def run(state: TrainState, batch: Batch, rate: float) -> tuple[TrainState, StepMetrics]:
         with jax.set_mesh(mesh):
-            return compiled(state, batch)
+            return compiled(state, batch, np.float32(rate))
 
     run.compiled = compiled
+    return run
+
+
+def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Callable[[nnx.State, Batch], LossSums]:
+    """The compiled loss of a batch, without a gradient: (parameters, batch) -> sums."""
+    graph = nnx.graphdef(abstract_model(config))
+
+    def loss(params: nnx.State, batch: Batch) -> LossSums:
+        with products_in(compute.dtype):
+            model = nnx.merge(graph, params)
+            return next_token_sums(model, batch, dtype=jnp.dtype(compute.dtype), chunk=compute.loss_chunk)
+
+    compiled = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def run(params: nnx.State, batch: Batch) -> LossSums:
+        with jax.set_mesh(mesh):
+            return compiled(params, batch)
+
     return run
 
 

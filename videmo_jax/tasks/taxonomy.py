@@ -1,8 +1,10 @@
 """One table of Emo-CFG's tasks (PAPER.md sections 2, 5 and 6): whoever needs to know what a file asks looks here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, get_args
 
 Stage = Literal["attribute", "expression", "emotion"]
 
@@ -18,13 +20,44 @@ Form = Literal[
 ]
 
 
+Metric = Literal[
+    "accuracy",  # share of right answers
+    "f1",  # micro-F1 of an item's labels, mean over items
+    "score",  # a judge's 0 to 100
+    "six_scores",  # a judge's six scores of a fine-grained caption
+    "none",  # no official test file asks it
+]
+
+Reward = Literal[
+    "rule",  # accuracy or F1 against the truth
+    "caption",  # a generative reward model compares short texts
+    "tree",  # exp(-lambda x edit distance) between affective trees
+]
+
+# How answers of each form are scored (PAPER.md section 6) and rewarded (section 3); of open questions and rationales
+# the paper names no reward: ours.
+MEASURES: dict[Form, tuple[Metric, Reward]] = {
+    "choice": ("accuracy", "rule"),
+    "multi_label": ("f1", "rule"),
+    "tags": ("f1", "rule"),
+    "units": ("f1", "rule"),
+    "caption": ("score", "caption"),
+    "open_qa": ("score", "caption"),
+    "rationale": ("none", "caption"),
+    "fine_caption": ("six_scores", "tree"),
+}
+
+STAGES: tuple[Stage, ...] = get_args(Stage)  # in the order of the curriculum
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One task.
 
     Attributes:
       name: for people.
-      files: stems of its annotation files: the official test file first, where there is one.
+      files: stems of its annotation files: the official test file first, where there is one. In a task that a config
+        declares they are shell patterns.
       stage: of the curriculum that its training data belongs to.
       form: of its answers.
     """
@@ -33,6 +66,16 @@ class Task:
     files: tuple[str, ...]
     stage: Stage
     form: Form
+
+    @property
+    def metric(self) -> Metric:
+        """What its answers are scored by."""
+        return MEASURES[self.form][0]
+
+    @property
+    def reward(self) -> Reward:
+        """The branch of the reward that its answers take."""
+        return MEASURES[self.form][1]
 
 
 TASKS = (
@@ -64,6 +107,34 @@ TASKS = (
 _BY_STEM = {stem: task for task in TASKS for stem in task.files}
 
 
-def task_of(file: str) -> Task | None:
-    """The task of an annotation or prediction file by its name; folders and `.json` do not matter. None if unknown."""
-    return _BY_STEM.get(PurePath(file).name.removesuffix(".json"))
+def declared_task(text: str) -> Task:
+    """A task of a user's own files, as configs write it: `PATTERN=STAGE/FORM`, such as `MyFaces_*=expression/choice`.
+
+    Raises:
+      ValueError: the text has another form, or names a stage or form that there is not.
+    """
+    pattern, _, rest = text.partition("=")
+    stage, _, form = rest.partition("/")
+    if not pattern or stage not in STAGES or form not in MEASURES:
+        raise ValueError(
+            f"task {text!r}: expected PATTERN=STAGE/FORM with a stage of {', '.join(STAGES)} "
+            f"and a form of {', '.join(MEASURES)}"
+        )
+    return Task(pattern, (pattern,), stage, form)
+
+
+def task_of(file: str, declared: Sequence[Task] = ()) -> Task | None:
+    """The task of an annotation or prediction file by its name; folders and `.json` do not matter.
+
+    Args:
+      file: a path or a name.
+      declared: tasks of files that are not official; they come first.
+
+    Returns:
+      The task, or None where nobody knows the file.
+    """
+    stem = PurePath(file).name.removesuffix(".json")
+    for task in declared:
+        if any(fnmatchcase(stem, pattern) for pattern in task.files):
+            return task
+    return _BY_STEM.get(stem)

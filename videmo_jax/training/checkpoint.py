@@ -5,7 +5,7 @@ A checkpoint is one directory `.../checkpoints/STEP`, committed as a whole by Or
 - `params`: the model's parameters, a nested dict of arrays,
 - `meta`: JSON, the model's configuration and how its input is made (class Meta),
 - `tokenizer`: JSON, the texts of the tokenizer's files by name,
-- `optimizer`, `data`: state of a training run (absent in imported weights).
+- `optimizer`, and `data`, JSON, where the batches stand: state of a training run (absent in imported weights).
 
 Everything that a command is given as CKPT is a directory with `checkpoints/` in it, or one of the steps.
 """
@@ -14,7 +14,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
@@ -38,13 +37,15 @@ class Meta:
     """What a checkpoint says of itself.
 
     `inputs` holds how clips become tokens (frame limits and the seconds_per_grid mode, see data.video), so that
-    evaluation feeds the model as training did; `origin` tells where the weights come from.
+    evaluation feeds the model as training did; `origin` tells where the weights come from; `stage` is that of the
+    curriculum which the step belongs to, and empty where there is none.
     """
 
     model: ModelConfig
     step: int = 0
     inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stage: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -54,6 +55,7 @@ class Meta:
             "step": self.step,
             "inputs": self.inputs,
             "origin": self.origin,
+            "stage": self.stage,
         }
 
     @classmethod
@@ -62,7 +64,7 @@ class Meta:
         if values.get("format") != FORMAT:
             raise CheckpointError(f"checkpoint format {values.get('format')!r}; this version reads {FORMAT}")
         model = ModelConfig.from_json(values["model"])
-        return cls(model, values["step"], values["inputs"], values["origin"])
+        return cls(model, values["step"], values["inputs"], values["origin"], values.get("stage", ""))
 
 
 def steps(folder: epath.PathLike) -> list[int]:
@@ -182,36 +184,34 @@ class Checkpoints:
         tokenizer_files: dict[str, str],
         params: nnx.State,
         optimizer: Any,
-        data: grain.DatasetIterator,
+        data: dict[str, Any],
     ) -> None:
-        """Writes step `meta.step`, data iterator included, as one whole."""
+        """Writes step `meta.step` as one whole; `data` says where the batches stand, a JSON object."""
         values = nnx.to_pure_dict(params)
         self._manager.save(
             meta.step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(values, save_args=jax.tree.map(_in_chunks, values)),
                 optimizer=ocp.args.StandardSave(_values(optimizer)),
-                data=grain.checkpoint.CheckpointSave(data),
+                data=ocp.args.JsonSave(data),
                 meta=ocp.args.JsonSave(meta.to_json()),
                 tokenizer=ocp.args.JsonSave(tokenizer_files),
             ),
         )
 
-    def restore(
-        self, step: int, params: nnx.State, optimizer: Any, data: grain.DatasetIterator
-    ) -> tuple[nnx.State, Any]:
-        """Reads step `step` into the layout of `params` and `optimizer`, and sets the data iterator to it."""
+    def restore(self, step: int, params: nnx.State, optimizer: Any) -> tuple[nnx.State, Any, dict[str, Any]]:
+        """Reads step `step` into the layout of `params` and `optimizer`; also where the batches stood."""
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(_abstract(nnx.to_pure_dict(params))),
                 optimizer=ocp.args.StandardRestore(_abstract(_values(optimizer))),
-                data=grain.checkpoint.CheckpointRestore(data),
+                data=ocp.args.JsonRestore(),
             ),
         )
         nnx.replace_by_pure_dict(params, restored.params)
         leaves = jax.tree.leaves(restored.optimizer)
-        return params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves)
+        return params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves), restored.data
 
 
 def _in_chunks(array: jax.Array) -> ocp.SaveArgs:

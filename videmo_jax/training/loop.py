@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import grain
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from videmo_jax.training.checkpoint import Checkpoints, Meta
+from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.state import TrainState
 
@@ -22,9 +21,9 @@ class TrainingStopped(RuntimeError):
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """How long to train and what to write when, in steps."""
+    """How long to train and what to write when, in steps, counted over the whole run."""
 
-    steps: int
+    steps: int  # the one to stop after
     log_every: int = 10
     save_every: int = 500
     keep: int = 3  # checkpoints that stay on disk
@@ -57,10 +56,10 @@ class Window:
 def run_steps(
     spec: LoopSpec,
     state: TrainState,
-    step: Callable[[TrainState, Any], tuple[TrainState, Any]],
+    step: Callable[[TrainState, Any, float], tuple[TrainState, Any]],
     numbers: Callable[[Any], dict[str, Any]],
-    batches: grain.DatasetIterator,
-    place: Callable[[Any], Any],
+    feed: DeviceFeed,
+    rate: Callable[[int], float],
     *,
     first: int,
     checkpoints: Checkpoints,
@@ -69,39 +68,39 @@ def run_steps(
     metrics: MetricsWriter,
     describe: Callable[[int], dict[str, Any]],
     console: Console,
+    title: str = "training",
 ) -> TrainState:
     """Trains from step `first` (steps done so far) to `spec.steps`.
 
     Args:
       spec: the plan.
       state: parameters and optimizer.
-      step: (state, batch on the devices) -> (state, metrics on the devices).
+      step: (state, batch on the devices, learning rate) -> (state, metrics on the devices).
       numbers: metrics on the devices -> plain numbers, with `loss` among them.
-      batches: endless; its state is saved with the checkpoints.
-      place: brings a batch to the devices.
+      feed: batches, endless; where they stand is saved with the checkpoints.
+      rate: the learning rate of step n (the first is 1).
       first: where to begin.
       checkpoints: where they go.
       meta: what a checkpoint of step n says of itself.
       tokenizer_files: that lie in every checkpoint.
       metrics: takes the logged steps.
-      describe: what else to log of step n (learning rate, stage).
+      describe: what else to log of step n (epoch, stage).
       console: for the progress bar.
+      title: beside the bar.
 
     Raises:
       TrainingStopped: the loss is no number.
     """
     with _progress(console) as progress:
-        bar = progress.add_task("training", total=spec.steps, completed=first, loss="-", rate="-")
+        bar = progress.add_task(title, total=spec.steps, completed=first, loss="-", rate="-")
         window = Window(time.perf_counter())
         since = first
         for number in range(first + 1, spec.steps + 1):
-            before = time.perf_counter()
-            batch = next(batches)
-            window.waited += time.perf_counter() - before
-            filled = batch.rows.segment_ids > 0
-            window.tokens += int(np.count_nonzero(filled))
-            window.samples += int(batch.rows.segment_ids.max(axis=-1).sum())
-            state, measured = step(state, place(batch))
+            fed = next(feed)
+            window.waited += fed.waited
+            window.tokens += fed.tokens
+            window.samples += fed.samples
+            state, measured = step(state, fed.batch, rate(number))
             last = number == spec.steps
             log = last or number == first + 1 or number % spec.log_every == 0
             save = last or number % spec.save_every == 0
@@ -111,14 +110,15 @@ def run_steps(
                     raise TrainingStopped(f"step {number}: the loss is {values['loss']}; lower the learning rate")
             if log:
                 rates = window.rates(number - since)
-                metrics.write({"step": number, **describe(number), **values, **rates})
+                about = {"learning_rate": rate(number), **describe(number)}
+                metrics.write({"step": number, **about, **values, **rates})
                 shown = {"loss": f"{values['loss']:.4f}", "rate": f"{rates['tokens_per_second']:,.0f}"}
                 progress.update(bar, **shown)
                 if not console.is_terminal:
                     console.print(f"step {number}/{spec.steps}  loss {shown['loss']}  {shown['rate']} tokens/s")
                 window, since = Window(time.perf_counter()), number
             if save:
-                checkpoints.save(meta(number), tokenizer_files, state.params, state.optimizer, batches)
+                checkpoints.save(meta(number), tokenizer_files, state.params, state.optimizer, fed.state)
             progress.update(bar, completed=number)
     return state
 

@@ -17,13 +17,14 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, *, after_step: int) -> None:
-        """Goes on after `after_step` (0 at the start)."""
+        """Goes on after `after_step`; -1 begins anew."""
         self._path = workdir / FILE
         kept = [line for line in read_metrics(workdir) if line["step"] <= after_step]
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         temporary.rename(self._path)
         self._file = self._path.open("a")
+        self._held = {(line["step"], name) for line in kept for name in line}
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
@@ -33,10 +34,15 @@ class MetricsWriter:
         self._file.close()
         self._board.close()
 
+    def holds(self, step: int, name: str) -> bool:
+        """Whether a metric of that name was logged after `step`."""
+        return (step, name) in self._held
+
     def write(self, values: Mapping[str, Any]) -> None:
         """Adds one line; `values` holds at least `step`."""
         self._file.write(json.dumps(dict(values)) + "\n")
         self._file.flush()
+        self._held |= {(values["step"], name) for name in values}
         for name, value in values.items():
             if isinstance(value, int | float) and name != "step":
                 self._board.add_scalar(name, value, values["step"])

@@ -1,5 +1,7 @@
 """AdamW with warm-up, cosine decay and clipping (PAPER.md section 1)."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +15,7 @@ class OptimizerSpec:
     """The paper's optimizer; fields it does not print are ours."""
 
     learning_rate: float = 2e-5  # peak (given)
+    schedule: str = "cosine"  # after the warm-up (given); or linear, constant
     warmup_share: float = 0.03  # of all steps (given)
     final_share: float = 0.0  # of the peak that is left at the end; the paper says cosine, not to where
     weight_decay: float = 0.0  # (given); not for norms and biases
@@ -27,33 +30,49 @@ class OptimizerSpec:
                 "optimizer: learning_rate must be above 0, warmup_share in [0, 1), clip_norm 0 or above; "
                 f"they are {self.learning_rate}, {self.warmup_share}, {self.clip_norm}"
             )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"optimizer: schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
 
 
-def learning_rate(spec: OptimizerSpec, steps: int) -> optax.Schedule:
-    """Linear warm-up, then cosine to the end of `steps`; already the first step learns."""
+# What is left of the way from the peak to the end, by the share of the steps after the warm-up that are done.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+
+
+def learning_rate(spec: OptimizerSpec, steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then the schedule to the end of `steps`; already the first step (number 0) learns.
+
+    Plain numbers, made on the host and given to the step: another schedule is not another program.
+    """
     warmup = max(round(spec.warmup_share * steps), 1)
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=spec.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(steps, warmup + 1),
-        end_value=spec.learning_rate * spec.final_share,
-    )
-    return lambda count: schedule(count + 1)
+    curve, floor = SCHEDULES[spec.schedule], spec.final_share
+
+    def rate(step: int) -> float:
+        done = step + 1
+        if done <= warmup:
+            return spec.learning_rate * done / warmup
+        left = curve(min((done - warmup) / max(steps - warmup, 1), 1.0))
+        return spec.learning_rate * (floor + (1 - floor) * left)
+
+    return rate
 
 
-def make_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
-    """The whole update; its learning rate runs over `steps` steps."""
-    adamw = optax.adamw(
-        learning_rate(spec, steps),
-        b1=spec.beta1,
-        b2=spec.beta2,
-        eps=spec.epsilon,
-        weight_decay=spec.weight_decay,
-        mask=_decayed if spec.weight_decay else None,
-        mu_dtype=jnp.float32,
-    )
-    return optax.chain(optax.clip_by_global_norm(spec.clip_norm), adamw) if spec.clip_norm else adamw
+def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
+    """Clipping, Adam and weight decay: all of AdamW but the learning rate, which `descend` multiplies by."""
+    parts = [optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.epsilon, mu_dtype=jnp.float32)]
+    if spec.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(spec.clip_norm))
+    if spec.weight_decay:
+        parts.append(optax.add_decayed_weights(spec.weight_decay, mask=_decayed))
+    return optax.chain(*parts)
+
+
+def descend(params: nnx.State, updates: nnx.State, rate: jax.Array) -> nnx.State:
+    """The parameters after one step against `updates`."""
+    return optax.apply_updates(params, jax.tree.map(lambda update: -rate * update, updates))
 
 
 def _decayed(params: nnx.State) -> nnx.State:

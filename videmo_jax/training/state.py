@@ -31,19 +31,27 @@ def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation)
     return TrainState(params, jax.eval_shape(optimizer.init, params))
 
 
-def initial_state(
-    config: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    seed: int,
-    checkpoint: epath.PathLike | None = None,
+def state_layout(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and places on the mesh of a state, without values: what a checkpoint is restored into."""
+    state = abstract_state(config, optimizer)
+    return jax.tree.map(
+        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state, shard_state(state, mesh)
+    )
+
+
+def initial_params(
+    config: ModelConfig, mesh: Mesh, *, seed: int, checkpoint: epath.PathLike | None = None
+) -> nnx.State:
+    """Weights to start from: random, or those of a checkpoint; each device makes or reads its own share."""
+    if checkpoint is not None:
+        return restore_params(checkpoint, mesh=mesh, dtype=jnp.float32)
+    layout = shard_state(nnx.state(abstract_model(config), nnx.Param), mesh)
+    return jax.jit(lambda: nnx.state(VidEmo(config, nnx.Rngs(seed)), nnx.Param), out_shardings=layout)()
+
+
+def fresh_state(
+    config: ModelConfig, params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """A state to start from: random weights, or those of a checkpoint; each device makes or reads its own share."""
+    """The parameters with an optimizer that has not taken a step."""
     layout = shard_state(abstract_state(config, optimizer), mesh)
-    if checkpoint is None:
-        make = jax.jit(lambda: nnx.state(VidEmo(config, nnx.Rngs(seed)), nnx.Param), out_shardings=layout.params)
-        params = make()
-    else:
-        params = restore_params(checkpoint, mesh=mesh, dtype=jnp.float32)
     return TrainState(params, jax.jit(optimizer.init, out_shardings=layout.optimizer)(params))

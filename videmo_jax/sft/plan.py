@@ -1,0 +1,234 @@
+"""A run on paper: the config read and checked, the data measured, every stage's rows planned. No device is touched."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import track
+
+from videmo_jax.data.emo_cfg import DatasetError
+from videmo_jax.data.inputs import InputSpec, Preparer
+from videmo_jax.data.packing import RowPlan, Sizes
+from videmo_jax.data.pipeline import RowMaker
+from videmo_jax.data.records import RecordError
+from videmo_jax.data.rows import Budget
+from videmo_jax.data.skips import SkipLog
+from videmo_jax.data.source import Files, Source, fitting, open_source
+from videmo_jax.data.synthetic import write_synthetic
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.sft.curriculum import Levels, Stage, is_instruction, mixture, read_stages
+from videmo_jax.sft.held_out import HeldOut, draw
+from videmo_jax.sft.step import ComputeSpec
+from videmo_jax.tasks.taxonomy import Task, declared_task
+from videmo_jax.training.checkpoint import read_tokenizer_files, require_fit
+
+SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
+SKIPPED = "skipped.jsonl"
+
+
+class ConfigError(ValueError):
+    """The config contradicts itself, or what it names."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage with its rows; its steps are `begin + 1` to `end` of the run."""
+
+    stage: Stage
+    rows: RowPlan
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs but devices."""
+
+    model: ModelConfig
+    inputs: InputSpec
+    compute: ComputeSpec
+    tokenizer: Tokenizer
+    make: RowMaker
+    skips: SkipLog
+    samples: int  # of the source, the unusable ones among them
+    stages: tuple[StagePlan, ...]
+    held_out: HeldOut | None
+
+
+def make_plan(config: ConfigDict, workdir: Path, console: Console, *, host: int = 0) -> Plan:
+    """Reads everything that the config names, so that what is wrong is said before the first step.
+
+    Args:
+      config: of `sft.recipe`.
+      workdir: takes the list of what was left out, and the embedded data where no other is named.
+      console: hears what is going on.
+      host: number of this process; each keeps a list of its own.
+
+    Raises:
+      ConfigError, CurriculumError, DatasetError, CheckpointError, TokenizerError, ValueError: what is wrong and where.
+    """
+    model = ModelConfig.from_json(config.model.to_dict())
+    frames = {"patch": model.vision.patch, "merge": model.vision.merge, "temporal_patch": model.vision.temporal_patch}
+    inputs = InputSpec.from_json(
+        {"frames": {**config.data.frames.to_dict(), **frames}, "seconds_per_grid": config.data.seconds_per_grid}
+    )
+    budget = Budget(**config.data.row.to_dict())
+    if budget.patches % model.vision.merge**2:
+        raise ConfigError(f"data.row.patches is {budget.patches}; it must be a multiple of {model.vision.merge**2}")
+    if config.batch < 1:
+        raise ConfigError(f"batch is {config.batch}; it must be above 0")
+    every, chosen = read_stages(config)
+    declared = tuple(map(declared_task, config.data.tasks))
+    compute = ComputeSpec(**config.compute.to_dict())
+    if config.init:
+        require_fit(config.init, model)
+    elif config.only and chosen[0] is not every[0]:
+        raise ConfigError(f"only is {config.only!r}, which goes on from earlier stages: name their checkpoint in init")
+    tokenizer = _tokenizer(config)
+    if tokenizer.vocab_size > model.text.vocab:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary {model.text.vocab}; "
+            "set model.text.vocab, or name the tokenizer that belongs to the model"
+        )
+    source, skips, count = _source(config, workdir, Preparer(tokenizer, inputs), console, host)
+    wanted = _included(source.files, config.data.include)
+    lengths = source.lengths(wanted)
+    usable = fitting(source, lengths, wanted, budget, skips)
+    levels = Levels(source.files, usable, declared)
+    sizes = Sizes(lengths.tokens, lengths.slabs)
+    make = RowMaker(source, Preparer(tokenizer, inputs), model.vision, budget)
+    return Plan(
+        model,
+        inputs,
+        compute,
+        tokenizer,
+        make,
+        skips,
+        count,
+        _plan_stages(config, every, chosen, levels, sizes, budget),
+        _held_out(config, workdir, make, declared, console) if config.held_out.samples else None,
+    )
+
+
+def data_root(config: ConfigDict, workdir: Path) -> str:
+    """Where the data lie."""
+    return config.data.root or str(workdir / SYNTHETIC)
+
+
+def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
+    if config["tokenizer"]:
+        return Tokenizer.from_dir(config["tokenizer"])
+    if config["init"]:
+        return Tokenizer.from_files(read_tokenizer_files(config["init"]))
+    return Tokenizer.embedded()
+
+
+def _source(
+    config: ConfigDict, workdir: Path, preparer: Preparer, console: Console, host: int
+) -> tuple[Source, SkipLog, int]:
+    """The samples, the list of those left out, and how many there were."""
+    root = data_root(config, workdir)
+    if not config.data.root:
+        console.print(f"data.root is empty: rendering {config.data.synthetic_scenes} synthetic scenes into {root}")
+        write_synthetic(root, scenes=config.data.synthetic_scenes, seed=config.seed)
+    source, rejected = open_source(
+        root,
+        config.data.split,
+        preparer.spec.frames,
+        preparer.tokenizer,
+        variant=config.data.variant,
+        include=list(config.data.include) or None,
+        instructions=list(config.data.instructions),
+        cache_bytes=config.data.cache_mb * 2**20,
+        threads=config.data.threads,
+        watch=lambda items, what, total: track(items, what, total, console=console, transient=True),
+    )
+    if not len(source):
+        why = f"; the first reason: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
+        raise ConfigError(f"{root}: no sample of split {config.data.split!r} can be used{why}")
+    count = len(source) + len(rejected)
+    name = SKIPPED if not host else f"{Path(SKIPPED).stem}.{host}.jsonl"
+    skips = SkipLog(workdir / name, total=count, max_share=config.data.max_skipped_share)
+    for each in rejected:
+        skips.add(each.id, each.reason)
+    return source, skips, count
+
+
+def _included(files: Files, include: Sequence[str]) -> Bool[np.ndarray, "N"]:
+    """The samples of the files that `data.include` names, and all text-only ones."""
+
+    def chosen(file: str) -> bool:
+        return not include or any(fnmatchcase(PurePosixPath(file).name, pattern) for pattern in include)
+
+    for pattern in include:
+        if not any(fnmatchcase(PurePosixPath(file).name, pattern) for file in files.names):
+            raise ConfigError(f"data.include: no annotation file is named {pattern!r}")
+    return files.chosen(lambda file: chosen(file) or is_instruction(file))
+
+
+def _plan_stages(
+    config: ConfigDict,
+    every: Sequence[Stage],
+    chosen: Sequence[Stage],
+    levels: Levels,
+    sizes: Sizes,
+    budget: Budget,
+) -> tuple[StagePlan, ...]:
+    """The rows and steps of the stages, one after the other."""
+    plans: list[StagePlan] = []
+    begin = 0
+    for stage in chosen:
+        place = every.index(stage)
+        rows = RowPlan(
+            mixture(stage, every[:place], levels),
+            sizes,
+            budget,
+            batch=config.batch,
+            seed=config.seed + place,  # an order of its own in every stage
+            pack=config.data.pack,
+        )
+        end = begin + (stage.steps or rows.batches(stage.epochs))
+        plans.append(StagePlan(stage, rows, begin, end))
+        begin = end
+    return tuple(plans)
+
+
+def _held_out(
+    config: ConfigDict,
+    workdir: Path,
+    make: RowMaker,
+    declared: tuple[Task, ...],
+    console: Console,
+) -> HeldOut | None:
+    """The samples that perplexity is measured on; None, with a word why, where the data have no such split."""
+    try:
+        source, _ = open_source(
+            data_root(config, workdir),
+            config.held_out.split,
+            make.preparer.spec.frames,
+            make.preparer.tokenizer,
+            variant=config.data.variant,
+            cache_bytes=config.data.cache_mb * 2**20,
+            threads=config.data.threads,
+        )
+        held_out = draw(
+            source,
+            replace(make, source=source),
+            each=config.held_out.samples,
+            batch=config.batch,
+            declared=declared,
+            pack=config.data.pack,
+        )
+    except (DatasetError, RecordError) as error:
+        console.print(f"no perplexity of held-out samples: {error}")
+        return None
+    left_out = f"; {held_out.left_out} fit no row or cannot be used" if held_out.left_out else ""
+    console.print(f"held out: {held_out.samples} samples of {', '.join(held_out.plans) or 'no level'}{left_out}")
+    return held_out
