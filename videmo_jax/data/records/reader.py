@@ -13,7 +13,7 @@ from etils import epath
 
 from videmo_jax.data.records.index import INDEX, SampleLengths, index_files, read_lengths
 from videmo_jax.data.records.schema import RecordError, decode_clip, decode_sample
-from videmo_jax.data.records.shards import check_size, check_sum
+from videmo_jax.data.records.shards import check_size, check_sum, folder_of_records
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, FrameSpec
@@ -67,7 +67,7 @@ class RecordSet:
         Raises:
           RecordError: the manifest is missing or broken, the split is not there, or a file is missing or was cut short.
         """
-        self.root, self.split = epath.Path(root), split
+        self.root, self.split = folder_of_records(root), split
         self.manifest = read_manifest(self.root)
         if split not in self.manifest["samples"]:
             raise RecordError(f"{self.root}: holds no split {split!r}, only {', '.join(self.manifest['samples'])}.")
