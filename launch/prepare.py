@@ -147,7 +147,7 @@ def run(flags: argparse.Namespace) -> None:
             )
         manifest = prepare(
             root,
-            out,
+            flags.out,
             settings,
             instructions=flags.instructions,
             tokenizers=[Tokenizer.from_dir(folder) for folder in flags.tokenizer],
