@@ -1,24 +1,29 @@
 """A look at a dataset: one HTML page with frames, questions and answers of random samples, counts and lengths."""
 
 import argparse
+import json
 import os
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from videmo_jax.data.sample import Sample
-    from videmo_jax.data.video import ClipCache, FrameSpec
+    from videmo_jax.data.video import Clip
     from videmo_jax.reports.dataset import ShownClip
 
 EXAMPLES = """examples:
   python launch/look.py --data Emo-CFG --out look.html
   python launch/look.py --data Emo-CFG --out look.html --split train --samples 60 --seed 1
   python launch/look.py --data emo_cfg_mini --out look.html --tasks MEAD_ID 'MAFW_*'
+  python launch/look.py --data gs://bucket/records --out look.html --split train
 """
+MOST_MEASURED = 20_000  # records whose words are counted: half a second, and the shape of millions
 MOST_SAMPLES = 1000  # some 50 KB each: more makes a page that browsers do not open
 
 
@@ -28,11 +33,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="EMO_CFG", help="the folder of Emo-CFG: jsons/ and videos/"
+        "--data", required=True, metavar="DIR", help="Emo-CFG (jsons/ and videos/), or records of launch/prepare.py"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PAGE.html", help="one file; an old one is replaced")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="default test")
-    parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
+    parser.add_argument("--variant", choices=("full", "sampled"), help="of Emo-CFG's files; default full")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="annotation files, patterns too; default all")
     parser.add_argument("--samples", type=int, default=24, help="shown, spread evenly over the files (default 24)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of samples (default 0)")
@@ -42,61 +47,146 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return flags
 
 
-def choose(samples: Sequence["Sample"], count: int, seed: int) -> list["Sample"]:
-    """`count` random samples, from each annotation file as many as from any other as long as it has them."""
-    by_file: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_file[sample.file].append(sample)
+def choose(files: Sequence[str], count: int, seed: int) -> list[int]:
+    """`count` random samples, from each annotation file as many as from any other as long as it has them.
+
+    Args:
+      files: the annotation file of each sample; the numbers that come back are places in it, file by file.
+      count: how many; fewer where there are not so many.
+      seed: of the choice.
+    """
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for number, file in enumerate(files):
+        by_file[file].append(number)
     rng = random.Random(seed)
     queues = [rng.sample(group, min(count, len(group))) for group in by_file.values()]
     rounds = [[queue[turn] for queue in queues if turn < len(queue)] for turn in range(count)]
-    taken = [sample for each in rounds for sample in each][:count]
-    order = list(by_file)
-    return sorted(taken, key=lambda sample: order.index(sample.file))
+    taken = [number for each in rounds for number in each][:count]
+    order = {file: place for place, file in enumerate(by_file)}
+    return sorted(taken, key=lambda number: order[files[number]])
 
 
-def show(root: Path, path: str, clips: "ClipCache", spec: "FrameSpec") -> "ShownClip":
-    """The clip's frames, small, at the times at which the model sees it; or why it has none."""
-    from videmo_jax.data.video import VideoError
+@dataclass(frozen=True)
+class Data:
+    """What the page needs of a dataset, wherever it lies; samples go by number.
+
+    Attributes:
+      files: the annotation file of each sample.
+      sample: reads one.
+      clips: reads those of a sample, to show.
+      measured: numbers of the samples whose words are counted.
+      rejected: id and reason of what was left out.
+    """
+
+    files: Sequence[str]
+    sample: Callable[[int], "Sample"]
+    clips: Callable[[int], tuple["ShownClip", ...]]
+    measured: Sequence[int]
+    rejected: list[tuple[str, str]]
+
+
+def shown_clip(path: str, clip: "Clip", temporal_patch: int) -> "ShownClip":
+    """The clip's frames at the times at which the model sees them."""
     from videmo_jax.reports.dataset import ShownClip
 
-    try:
-        clip = clips.read(root / path, spec)
-    except VideoError as error:
-        return ShownClip(path, fault=str(error))
-    slabs = -(-len(clip.frames) // spec.temporal_patch)
+    slabs = -(-len(clip.frames) // temporal_patch)
     note = f"{clip.decoded_frames} frames at {clip.average_rate:.4g} a second, {slabs} slabs"
     return ShownClip(path, clip.frames, tuple((clip.indices / clip.average_rate).tolist()), note)
 
 
+def from_videos(flags: argparse.Namespace, include: list[str] | None) -> Data:
+    """A folder of Emo-CFG: small frames, or why there are none."""
+    from videmo_jax.data.emo_cfg import read_emo_cfg
+    from videmo_jax.data.video import ClipCache, FrameSpec, VideoError
+    from videmo_jax.reports.dataset import ShownClip
+
+    root = Path(flags.data)
+    data = read_emo_cfg(root, flags.split, variant=flags.variant or "full", include=include)
+    spec = FrameSpec(min_pixels=30_000, max_pixels=50_000)
+    cache = ClipCache(max_bytes=64 * 2**20)
+
+    def show(path: str) -> ShownClip:
+        try:
+            return shown_clip(path, cache.read(root / path, spec), spec.temporal_patch)
+        except VideoError as error:
+            return ShownClip(path, fault=str(error))
+
+    rejected = [(each.id, each.reason) for each in data.rejected]
+    return Data(
+        [sample.file for sample in data.samples],
+        data.samples.__getitem__,
+        lambda number: tuple(map(show, data.samples[number].videos)),
+        range(len(data.samples)),
+        rejected,
+    )
+
+
+def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
+    """Records of prepare: the frames that the model is trained on."""
+    import numpy as np
+
+    from videmo_jax.data.records import RecordError, read_records
+    from videmo_jax.data.records.prepare import REPORT
+
+    if flags.variant is not None:
+        raise ValueError(f"--variant {flags.variant}: records hold one alone; leave it out")
+    records = read_records(flags.data, flags.split)
+    file_of, names = records.sample_files()
+    if include is None:
+        places = np.arange(len(file_of))
+    else:
+        asked = [any(fnmatchcase(PurePath(name).name, pattern) for pattern in include) for name in names]
+        if not any(asked):
+            raise RecordError(f"{flags.data}: no file is named {' or '.join(include)}; there are: {', '.join(names)}.")
+        places = np.flatnonzero(np.array(asked)[file_of])
+
+    def clips(number: int) -> tuple["ShownClip", ...]:
+        sample, read = records.example(int(places[number]))
+        pairs = zip(sample.videos, read, strict=True)
+        return tuple(shown_clip(path, clip, records.frames.temporal_patch) for path, clip in pairs)
+
+    lines = [json.loads(line) for line in (records.root / REPORT).read_text().splitlines()]
+    return Data(
+        [names[number] for number in file_of[places].tolist()],
+        lambda number: records.samples[int(places[number])].sample,
+        clips,
+        sorted(random.Random(flags.seed).sample(range(len(places)), min(len(places), MOST_MEASURED))),
+        [(line["id"], line["reason"]) for line in lines if line["kind"] == "sample"],
+    )
+
+
 def look(flags: argparse.Namespace) -> None:
     """Reads, chooses, writes the page, prints what was found."""
-    from videmo_jax.data.emo_cfg import read_emo_cfg
-    from videmo_jax.data.video import ClipCache, FrameSpec
+    from etils import epath
+
+    from videmo_jax.data.records.reader import MANIFEST
     from videmo_jax.reports.dataset import DatasetView, ShownSample, dataset_page
 
     if flags.out.is_dir():
         raise ValueError(f"--out {flags.out}: is a folder; name a file, such as {flags.out / 'look.html'}")
     include = flags.tasks and [f"{name.removesuffix('.json')}.json" for name in flags.tasks]
-    data = read_emo_cfg(flags.data, flags.split, variant=flags.variant, include=include)
-    spec = FrameSpec(min_pixels=30_000, max_pixels=50_000)
-    clips = ClipCache(max_bytes=64 * 2**20)
+    prepared = (epath.Path(flags.data) / MANIFEST).exists()
+    data = (from_records if prepared else from_videos)(flags, include)
+    chosen = [(number, data.sample(number)) for number in choose(data.files, flags.samples, flags.seed)]
     shown = [
         ShownSample(
             sample.id,
             sample.file,
             tuple((message.role, message.content) for message in sample.messages),
-            tuple(show(flags.data, path, clips, spec) for path in sample.videos),
+            data.clips(number),
         )
-        for sample in choose(data.samples, flags.samples, flags.seed)
+        for number, sample in chosen
+    ]
+    measured = [
+        (len(sample.answer.split()), len(sample.question.split())) for sample in map(data.sample, data.measured)
     ]
     view = DatasetView(
-        title=f"{flags.data.resolve().name}, {flags.split}",
-        counts=Counter(sample.file for sample in data.samples),
-        answer_words=[len(sample.answer.split()) for sample in data.samples],
-        question_words=[len(sample.question.split()) for sample in data.samples],
+        title=f"{Path(flags.data).resolve().name}, {flags.split}",
+        counts=Counter(data.files),
+        answer_words=[answer for answer, _ in measured],
+        question_words=[question for _, question in measured],
         shown=shown,
-        rejected=[(each.id, each.reason) for each in data.rejected],
+        rejected=data.rejected,
     )
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     partial = flags.out.with_name(f".{flags.out.name}.partial-{os.getpid()}")
@@ -104,7 +194,7 @@ def look(flags: argparse.Namespace) -> None:
     partial.replace(flags.out)
     unread = sum(bool(clip.fault) for sample in shown for clip in sample.clips)
     print(
-        f"wrote {flags.out}: {len(shown)} of {len(data.samples):,} samples shown, {len(data.rejected):,} left out"
+        f"wrote {flags.out}: {len(shown)} of {len(data.files):,} samples shown, {len(data.rejected):,} left out"
         + (f", {unread} clips could not be read" if unread else "")
     )
 

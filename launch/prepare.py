@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ EXAMPLES = """examples:
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --workers 32
   python launch/prepare.py --emo-cfg Emo-CFG --out records/train --split train --instructions magpie.jsonl
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --tokenizer Qwen2.5-VL-7B-Instruct
+  python launch/prepare.py --emo-cfg Emo-CFG --out gs://bucket/emo-cfg --beam-runner DirectRunner \\
+      --beam-options="--direct_num_workers=32 --direct_running_mode=multi_processing"
   python launch/prepare.py --synthetic 1000 --out records/synthetic --frames min_pixels=784 max_pixels=12544
 
 A run that was killed goes on where it was: give the same command again. With another --tokenizer, finished records
@@ -28,7 +31,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--emo-cfg", type=Path, metavar="DIR", help="the folder of Emo-CFG: jsons/ and videos/")
+    parser.add_argument("--emo-cfg", metavar="DIR", help="the folder of Emo-CFG: jsons/ and videos/")
     parser.add_argument(
         "--synthetic",
         type=int,
@@ -36,13 +39,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="render the synthetic set of N clips first, into --emo-cfg, by default a folder beside --out",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic set (default 0)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with; gs:// too")
     parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train", "test"], help="default both")
     parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
     parser.add_argument(
         "--instructions",
         nargs="+",
-        type=Path,
         default=[],
         metavar="FILE",
         help="text-only instructions for the split train: JSON Lines of `messages`, or MAGPIE's `conversations`",
@@ -56,6 +58,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folders of tokenizer.json that measure the texts (default: the embedded one); may be added later",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument(
+        "--beam-runner", metavar="NAME", help="decode in a pipeline of Apache Beam, such as DataflowRunner (extra beam)"
+    )
+    parser.add_argument(
+        "--beam-options", default="", metavar="'--A=B ...'", help="of the pipeline; all in one word that follows `=`"
+    )
     parser.add_argument("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (default 90)")
     parser.add_argument("--shard-size", type=int, default=256, help="clips a shard (default 256)")
     parser.add_argument("--clip-seconds", type=float, default=60, help="a slower clip is left out (default 60)")
@@ -69,8 +77,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     if flags.emo_cfg is None and flags.synthetic is None:
         parser.error("give --emo-cfg or --synthetic")
-    if "://" in flags.out:
-        parser.error(f"--out {flags.out}: records are written to local folders so far; copy them to the bucket")
+    for name, value in (("--emo-cfg", flags.emo_cfg), *(("--instructions", file) for file in flags.instructions)):
+        if value and "://" in value:
+            parser.error(f"{name} {value}: is read from a local path; mount or copy it. --out may be gs://")
+    if "://" in flags.out and flags.emo_cfg is None:
+        parser.error("the synthetic set is rendered into a local folder: name it by --emo-cfg")
     if flags.workers < 1 or flags.clip_seconds <= 0:
         parser.error("--workers and --clip-seconds are above 0")
     return flags
@@ -116,6 +127,7 @@ def run(flags: argparse.Namespace) -> None:
     """Renders if asked, prepares, says what came of it."""
     from videmo_jax.data.instructions import FOLDER as INSTRUCTIONS
     from videmo_jax.data.records import Settings, prepare
+    from videmo_jax.data.records.beam import BeamRunner
     from videmo_jax.data.synthetic import write_synthetic
     from videmo_jax.data.tokenizer import Tokenizer
     from videmo_jax.data.video import FrameSpec
@@ -123,8 +135,7 @@ def run(flags: argparse.Namespace) -> None:
 
     frames = FrameSpec(**frame_fields(flags.frames))
     settings = Settings(tuple(dict.fromkeys(flags.split)), flags.variant, frames, flags.quality, flags.shard_size)
-    out = Path(flags.out)
-    root = flags.emo_cfg or out.with_name(f"{out.name}-emo-cfg")
+    root = Path(flags.emo_cfg or f"{flags.out.rstrip('/')}-emo-cfg")
     with progress_bar() as report:
         if flags.synthetic is not None:
             write_synthetic(
@@ -136,11 +147,12 @@ def run(flags: argparse.Namespace) -> None:
             )
         manifest = prepare(
             root,
-            out,
+            flags.out,
             settings,
             instructions=flags.instructions,
             tokenizers=[Tokenizer.from_dir(folder) for folder in flags.tokenizer],
             workers=flags.workers,
+            runner=flags.beam_runner and BeamRunner(flags.beam_runner, shlex.split(flags.beam_options)),
             clip_seconds=flags.clip_seconds,
             on_shard=lambda kind, done, total: report(f"shards of {kind}", done, total),
         )

@@ -8,7 +8,8 @@ import pytest
 
 from launch.look import choose
 from tests.launch.commands import run
-from videmo_jax.data.sample import Message, Sample
+from videmo_jax.data.records import Settings, prepare
+from videmo_jax.data.video import FrameSpec
 
 
 def look(data, out, *more):
@@ -45,13 +46,32 @@ def test_the_same_seed_gives_the_same_page_and_tasks_choose_files(synthetic, tmp
 
 
 def test_samples_are_spread_evenly_over_files():
-    turns = (Message("user", "?"), Message("assistant", "!"))
-    sizes = {"many": 100, "few": 2, "some": 30}
-    samples = [Sample(f"{file}#{n}", file, turns) for file, size in sizes.items() for n in range(size)]
-    chosen = choose(samples, 12, seed=0)
-    assert Counter(sample.file for sample in chosen) == {"many": 5, "few": 2, "some": 5}
-    assert len({sample.id for sample in chosen}) == 12
-    assert len(choose(samples, 500, seed=0)) == 132
+    files = ["many"] * 100 + ["few"] * 2 + ["some"] * 30
+    chosen = choose(files, 12, seed=0)
+    assert Counter(files[number] for number in chosen) == {"many": 5, "few": 2, "some": 5}
+    assert len(set(chosen)) == 12 and [files[number] for number in chosen] == sorted(
+        (files[number] for number in chosen), key=["many", "few", "some"].index
+    )
+    assert len(choose(files, 500, seed=0)) == 132
+
+
+def test_records_are_shown_as_the_model_sees_them(synthetic, tmp_path):
+    out = tmp_path / "records"
+    instructions = tmp_path / "chat.jsonl"
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    instructions.write_text(json.dumps({"conversations": turns}) + "\n" + json.dumps({"conversations": []}) + "\n")
+    prepare(synthetic, out, Settings(frames=FrameSpec(min_pixels=784, max_pixels=12_544)), instructions=[instructions])
+    code, output = look(out, tmp_path / "page.html", "--split", "train", "--samples", "30")
+    assert code == 0, output
+    assert "30 of" in output and "1 left out" in output
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<article>") == 30 and text.count("data:image/jpeg") >= 29 * 4
+    assert "instructions/chat.jsonl#1" in text and "instructions/chat.jsonl#2" in text and "no messages" in text
+    code, output = look(out, tmp_path / "page.html", "--split", "train", "--tasks", "MEAD_*", "--samples", "3")
+    assert code == 0 and "QA_train" not in (tmp_path / "page.html").read_text()
+    for more, said in ((["--variant", "full"], "leave it out"), (["--tasks", "none"], "no file is named none.json")):
+        code, output = look(out, tmp_path / "new.html", *more)
+        assert code == 1 and said in output and len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,37 @@ def test_wrong_arguments_end_in_one_line(synthetic, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--emo-cfg=gs://bucket/data"], "--emo-cfg gs://bucket/data: is read from a local path"),
+        (["--instructions", "none.jsonl"], "none.jsonl"),
+        (["--tokenizer", "nowhere"], "no tokenizer.json"),
+        (["--out=s3://bucket/records"], "other buckets"),
+        (["--quality=0"], "quality is 0"),
+    ],
+)
+def test_wrong_flags_are_named(synthetic, tmp_path, more, said):
+    code, output = run(["launch/prepare.py", f"--emo-cfg={synthetic}", f"--out={tmp_path / 'out'}", *more])
+    assert code != 0 and said in output and "Traceback" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_tasks_are_named_and_a_giant_file_is_refused(synthetic, tmp_path):
+    data, out = shutil.copytree(synthetic, tmp_path / "data"), tmp_path / "out"
+    known = data / "jsons/test/attribute/full/MEAD_ID.json"
+    shutil.copy(known, known.with_name("Mine.json"))
+    code, output = run(arguments(data, out, "--split=test"))
+    assert code == 0, output
+    (line,) = [line for line in output.splitlines() if line.startswith("of unknown tasks")]
+    assert line.endswith("samples, of test/attribute/full/Mine.json")
+    with known.open("r+b") as file:
+        file.truncate(2**31 + 1)
+    code, output = run(arguments(data, tmp_path / "new", "--split=test"))
+    assert code == 1 and "MEAD_ID.json: 2,147,483,649 bytes, more than the limit" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
     ("pair", "named"),
     [("speed=1", "no such field"), ("rate=fast", "not a number"), ("max_pixels=1", "max_pixels is 1")],
 )

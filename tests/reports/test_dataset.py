@@ -52,6 +52,12 @@ def test_tasks_come_with_stage_and_form_and_unknown_ones_are_named():
     assert "<td>unknown</td>" in text and "a &amp; b" in text
 
 
+def test_lengths_say_where_they_are_those_of_some_samples():
+    assert "<h2>Lengths of 2 random samples</h2>" in page()
+    shown = dataset_page(DatasetView("a", {FILE: 2}, [1, 2], [3, 3], [], []))
+    assert "<h2>Lengths</h2>" in shown
+
+
 def test_a_flood_of_rejected_samples_is_cut_and_counted():
     text = page(rejected=[(f"x#{n}", "bad") for n in range(MOST_REJECTED + 7)])
     assert (

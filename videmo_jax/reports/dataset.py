@@ -60,8 +60,8 @@ class DatasetView:
     Attributes:
       title: of the page.
       counts: samples by annotation file.
-      answer_words: words of the answer of every sample.
-      question_words: words of the first question of every sample.
+      answer_words: words of the answer of every sample, or of random ones where there are many.
+      question_words: words of the first question of the same ones.
       shown: the samples to show.
       rejected: (id, reason) of every sample that was left out.
     """
@@ -80,7 +80,7 @@ def dataset_page(view: DatasetView) -> str:
         f"<p>{sum(view.counts.values()):,} samples, {len(view.rejected):,} left out.</p>",
         "<h2>Tasks</h2>",
         _task_table(view.counts),
-        "<h2>Lengths</h2><main>",
+        _lengths_heading(len(view.answer_words), sum(view.counts.values())),
         histogram(view.answer_words, title="words of an answer", x_label="words"),
         histogram(view.question_words, title="words of a question", x_label="words"),
         "</main>",
@@ -90,6 +90,11 @@ def dataset_page(view: DatasetView) -> str:
         _rejected(view.rejected),
     ]
     return page(view.title, "".join(body), style=STYLE)
+
+
+def _lengths_heading(measured: int, samples: int) -> str:
+    some = f" of {measured:,} random samples" if measured < samples else ""
+    return f"<h2>Lengths{some}</h2><main>"
 
 
 def _task_table(counts: Mapping[str, int]) -> str:

@@ -168,6 +168,11 @@ def _measure_shard(path: epath.Path, tokenizer: Mapping[str, str]) -> Int32[np.n
     return count_text_tokens([decode_sample(record)[0].messages for record in records], Tokenizer(tokenizer))
 
 
+def read_files(root: epath.Path, manifest: Mapping[str, Any], split: str) -> tuple[Int16[np.ndarray, "N"], list[str]]:
+    """The annotation file of each sample of a split, as its number in the names; RecordError where it is damaged."""
+    return _load(root, manifest["index"]["samples"][split])["file"], manifest["files"][split]
+
+
 def read_lengths(
     root: epath.Path, manifest: Mapping[str, Any], split: str, tokenizer: Tokenizer, frames: FrameSpec
 ) -> SampleLengths:

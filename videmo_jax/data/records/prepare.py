@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from videmo_jax.data.records.decoder import ClipRecipe
 from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, Runner, clip_jobs, run_locally
 from videmo_jax.data.records.reader import MANIFEST, read_manifest
 from videmo_jax.data.records.schema import RecordError
-from videmo_jax.data.records.shards import write_json, write_text
+from videmo_jax.data.records.shards import folder_of_records, is_remote, write_json, write_text
 from videmo_jax.data.records.source import TRAIN, LeftOut, Source
 from videmo_jax.data.records.writing import WrittenSplit, finish, measure_texts, write_samples
 from videmo_jax.data.tokenizer import Tokenizer
@@ -78,8 +79,8 @@ def prepare(
     """Writes the records of an Emo-CFG folder, goes on with them, or finds them finished.
 
     Args:
-      root: the folder that holds `jsons/` and the videos.
-      out: a local folder that does not exist yet, is empty, or holds these very records, finished or not.
+      root: the local folder that holds `jsons/` and the videos.
+      out: a folder, local or gs://, that does not exist yet, is empty, or holds these very records, finished or not.
       settings: what is written.
       instructions: files of text-only instructions (`data/instructions.py`), for the split `train`.
       tokenizers: that measure the texts, by default the embedded one; to finished records their lengths are added.
@@ -95,7 +96,7 @@ def prepare(
       DatasetError: the dataset as a whole cannot be read.
       RecordError: the folder holds something else, or no sample can be used.
     """
-    out, tell = epath.Path(out), on_shard or (lambda *_: None)
+    out, tell = folder_of_records(out), on_shard or (lambda *_: None)
     tokenizers = tokenizers or [Tokenizer.embedded()]
     source = Source(Path(root), settings.splits, settings.variant, [Path(path) for path in instructions])
     recipe = _recipe(source, settings)
@@ -142,14 +143,21 @@ def _write(
 
 @contextmanager
 def _alone(out: epath.Path) -> Iterator[None]:
-    """Keeps other runs out of the folder, and removes what a killed one left half-written."""
-    with (out / RECIPE).open("rb") as file:
+    """Keeps other runs out of the folder, and removes what a killed one left half-written.
+
+    A bucket has no locks: there it keeps out the runs of this machine alone.
+    """
+    path = Path(out / RECIPE)
+    if is_remote(out):
+        path = Path(tempfile.gettempdir()) / f"videmo-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}.lock"
+    with path.open("rb" if path.exists() else "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecordError(f"{out}: another run is writing there. Wait for it, or name a new folder.") from None
-        for stale in Path(out).rglob(".*.partial-*"):
-            stale.unlink()
+        if not is_remote(out):
+            for stale in Path(out).rglob(".*.partial-*"):
+                stale.unlink()
         yield
 
 
@@ -176,7 +184,7 @@ def _digest(path: Path) -> bytes:
 def _claim(out: epath.Path, recipe: dict[str, Any]) -> None:
     """Makes the folder these records', or checks that it is."""
     path = out / RECIPE
-    if path.is_file():
+    if path.exists():
         try:
             there = json.loads(path.read_text())
             changed = [f"{name} ({there.get(name)}, asked for {recipe[name]})" for name in recipe

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
+from jaxtyping import Int16
 
-from videmo_jax.data.records.index import INDEX, SampleLengths, index_files, read_lengths
+from videmo_jax.data.records.index import INDEX, SampleLengths, index_files, read_files, read_lengths
 from videmo_jax.data.records.schema import RecordError, decode_clip, decode_sample
-from videmo_jax.data.records.shards import check_size, check_sum
+from videmo_jax.data.records.shards import check_size, check_sum, folder_of_records
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, FrameSpec
@@ -67,7 +69,7 @@ class RecordSet:
         Raises:
           RecordError: the manifest is missing or broken, the split is not there, or a file is missing or was cut short.
         """
-        self.root, self.split = epath.Path(root), split
+        self.root, self.split = folder_of_records(root), split
         self.manifest = read_manifest(self.root)
         if split not in self.manifest["samples"]:
             raise RecordError(f"{self.root}: holds no split {split!r}, only {', '.join(self.manifest['samples'])}.")
@@ -93,6 +95,10 @@ class RecordSet:
           RecordError: the texts were not measured with this tokenizer, or the index is damaged.
         """
         return read_lengths(self.root, self.manifest, self.split, tokenizer, self.frames)
+
+    def sample_files(self) -> tuple[Int16[np.ndarray, "N"], list[str]]:
+        """The annotation file of each sample, as its number in the names, from the index; errors as `lengths`."""
+        return read_files(self.root, self.manifest, self.split)
 
     def example(self, number: int) -> tuple[Sample, tuple[Clip, ...]]:
         """A sample and its clips, in the order of its videos; errors as `samples` and `clip`."""

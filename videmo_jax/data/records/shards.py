@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def shard_name(dataset: str, split: str, number: int, count: int) -> str:
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path names an object of a bucket."""
     return "://" in os.fspath(path)
+
+
+def folder_of_records(path: str | os.PathLike[str]) -> epath.Path:
+    """A local folder or one in a bucket; raises RecordError where this machine cannot reach the bucket."""
+    if is_remote(path) and not (
+        os.fspath(path).startswith("gs://") and (find_spec("gcsfs") or find_spec("tensorflow"))
+    ):
+        raise RecordError(f"{path}: needs gcsfs for gs:// (pip install 'videmo-jax[gcs]'); other buckets are not read.")
+    return epath.Path(path)
 
 
 @contextmanager
