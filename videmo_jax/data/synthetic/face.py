@@ -6,6 +6,8 @@ from videmo_jax.data.synthetic.head import Colour, Head, mix, shade
 
 EYE_COLOURS = {"brown": (92, 54, 24), "blue": (50, 112, 200), "green": (54, 140, 72)}
 MOUTH_Y = 0.54
+# The activation from which a unit creases the skin: more than a weak feeling has, so that its strength shows.
+CREASE = 0.5
 
 
 def eye(head: Head, side: float) -> None:
@@ -109,10 +111,10 @@ def brow_wrinkles(head: Head) -> None:
     for unit, reach in (("AU1", 0.2), ("AU2", 0.45)):
         for y in (-0.52, -0.6):
             x = np.linspace(-reach, reach, 5)[None]
-            head.add(head.at(x, np.full((1, 5), y + head.eye_y + 0.04)), line, 0.025, units[unit] > 0.3)
+            head.add(head.at(x, np.full((1, 5), y + head.eye_y + 0.04)), line, 0.025, units[unit] > CREASE)
     for y in (0.02, 0.1):
         x, edge = np.array([[-0.1, 0, 0.1]]), np.array([[0.03, -0.01, 0.03]])
-        head.add(head.at(x, head.eye_y + y + edge, 0.05), line, 0.03, units["AU9"] > 0.3)
+        head.add(head.at(x, head.eye_y + y + edge, 0.05), line, 0.03, units["AU9"] > CREASE)
 
 
 def cheek(head: Head, side: float) -> None:
@@ -124,7 +126,7 @@ def cheek(head: Head, side: float) -> None:
             head.at(x0 * 1.25 + 0.15 * np.cos(angle), 0.3 + 0.1 * np.sin(angle)),
             mix(head.skin, (230, 84, 84), 0.4),
         )
-    line, raised = shade(head.skin, 0.72), units["AU6"] > 0.3
+    line, raised = shade(head.skin, 0.72), units["AU6"] > CREASE
     arc = np.linspace(-1, 1, 6)[None]
     head.add(head.at(x0 + 0.2 * arc, head.eye_y + 0.2 + 0.05 * arc**2), line, 0.03, raised)
     for fan in (-0.06, 0.0, 0.06):
@@ -132,14 +134,14 @@ def cheek(head: Head, side: float) -> None:
         head.add(head.at(x, head.eye_y + np.array([[fan * 0.5, fan * 1.5]])), line, 0.025, raised)
     fold = np.array([[0.14, 0.24, 0.32]]) * side
     height = np.array([[0.22, 0.36, 0.52]])
-    deep = np.maximum(np.maximum(units["AU10"], units["AU9"]), 0.8 * units["AU12"]) > 0.3
+    deep = np.maximum(np.maximum(units["AU10"], units["AU9"]), 0.8 * units["AU12"]) > CREASE
     head.add(head.at(fold * 1.1, height), line, 0.03, deep)
 
 
 def nose(head: Head) -> None:
     """The nose, the only feature that stands out far: it shows the turn of the head."""
     large = head.id.nose == "large"
-    size = (1.45 if large else 0.85) * (0.8 if head.child else 1.0)
+    size = (1.6 if large else 0.78) * (0.8 if head.child else 1.0)
     wing, tip_y, top = 0.1 * size, 0.24 + 0.05 * size - 0.05, head.eye_y + 0.02
     lift = np.array([[0.02, 0.3 * size, 0.02]])
     up = -0.03 * head.motion.units["AU9"][:, None]
@@ -173,7 +175,7 @@ def mouth(head: Head) -> None:
     middle = MOUTH_Y + 0.05 * smile * (1 - u * u) - 0.15 * smile * u * u + 0.17 * sad * (u * u - 0.25)
     middle = middle - 0.2 * units["AU14"] * np.clip(lone * u, 0, 1) ** 1.6 + 0.02 * units["AU20"]
     opening = (0.085 * np.minimum(units["AU25"], 1) + 0.24 * units["AU26"]) * (1 - 0.8 * pucker) * (1 - u * u) ** 0.6
-    full = 1.5 if head.id.lips == "full" else 0.8
+    full = 1.8 if head.id.lips == "full" else 0.65
     shape = (1 - np.abs(u) ** 2.4) * full * (1 - 0.86 * press) * (1 - 0.45 * tight)
     shape = shape + 1.1 * pucker * (1 - np.abs(u) ** 2.4)
     dip = 1 - 0.25 * np.exp(-((u / 0.18) ** 2))
