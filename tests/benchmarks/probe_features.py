@@ -33,7 +33,7 @@ HEAD = (1.55, 1.55, 0.1), (28, 28)
 FACE = (0.95, 1.0, -0.05), (44, 46)
 HAIR = (1.45, 1.45, 0.0), (44, 44)
 # Principal components kept of each group of pixels.
-COMPONENTS = {"head": 140, "eyes": 140, "mouth": 110, "face": 130, "hair": 90, "frame": 60, "change": 30}
+COMPONENTS = {"head": 140, "eyes": 200, "mouth": 180, "face": 180, "hair": 120, "frame": 60, "change": 30}
 
 
 def sample(

@@ -10,7 +10,7 @@ A choice is measured by accuracy (the probe takes the likeliest of the offered o
 K and the commonest answer). All other answers are sets of labels - tags, action units, letters, statements of a text -
 measured by balanced accuracy, the mean of the shares of present and of absent labels that are recognised, averaged
 over labels with at least 10 of each in the test; chance, which the label prior scores too, is 1/2. A task passes
-half-way from chance to 1.
+half-way from chance to 1. (The question of a rationale names the feeling, as in Emo-CFG; the probe is not told it.)
 
 Text: logistic regression on the words of the question and on each option together with its letter predicts the letter.
 It passes within two standard errors of chance; of some 40 tests two or so miss that by luck, so the verdict on all of
@@ -24,8 +24,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -45,35 +44,45 @@ from videmo_jax.data.synthetic.scene import KINDS, SPLITS
 
 FEWEST_OF_A_LABEL = 10
 TEST_SHARE = 0.35
+# Kinds that ask for what no other kind shows - actions, gaze, single action units - have more scenes.
+SHARES = {"celebv_hq": 3, "celebv_text": 3, "affwild2": 3}
+# Passes over the training people; a network gains little after these.
+EPOCHS = 12
 # The finder of eyes and mouths learns from scenes that no task uses.
 FINDER_SCENES, FINDER_START = 85, 10**6
 
 
 class Reader:
-    """A network from pixels to facts; two of them, so that what it says of training people is of unseen ones too."""
+    """Networks from pixels to facts, each without one part of the training people, whom it then reads as unseen."""
 
-    def __init__(self, rows: np.ndarray, known: Sequence[frozenset[str]]) -> None:
+    def __init__(self, rows: np.ndarray, known: Sequence[frozenset[str]], parts: int = 4) -> None:
         count = Counter(fact for each in known for fact in each)
         names = sorted(fact for fact, times in count.items() if 30 <= times < len(known))
         truth = np.array([[name in each for name in names] for each in known], dtype=int)
+        self.part = np.arange(len(rows)) % parts
         self.networks = [
-            MLPClassifier((512,), alpha=0.3, early_stopping=True, n_iter_no_change=4, max_iter=40, random_state=half)
-            for half in (0, 1)
+            make_pipeline(
+                StandardScaler(), MLPClassifier((512,), alpha=1.0, batch_size=128, max_iter=EPOCHS, random_state=part)
+            ).fit(rows[self.part != part], truth[self.part != part])
+            for part in range(parts)
         ]
-        for half, network in enumerate(self.networks):
-            network.fit(rows[half::2], truth[half::2])
 
-    def read(self, rows: np.ndarray, halves: Sequence[int] = (0, 1)) -> np.ndarray:
-        """Log odds of the facts, by the mean of the networks of these halves."""
-        odds = [np.clip(self.networks[half].predict_proba(rows), 1e-3, 1 - 1e-3) for half in halves]
-        return np.mean([np.log(p / (1 - p)) for p in odds], axis=0).astype(np.float32)
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Log odds of the facts, by the mean of the networks."""
+        return np.mean([_log_odds(network, rows) for network in self.networks], axis=0)
 
     def read_training(self, rows: np.ndarray) -> np.ndarray:
         """The same for the rows that it was fitted on, each by the network that has not seen it."""
-        found = np.empty((len(rows), self.networks[0].n_outputs_), np.float32)
-        for half in (0, 1):
-            found[half::2] = self.read(rows[half::2], (1 - half,))
+        parts = [_log_odds(network, rows[self.part == part]) for part, network in enumerate(self.networks)]
+        found = np.empty((len(rows), parts[0].shape[1]), np.float32)
+        for part, odds in enumerate(parts):
+            found[self.part == part] = odds
         return found
+
+
+def _log_odds(network: object, rows: np.ndarray) -> np.ndarray:
+    odds = np.clip(network.predict_proba(rows), 1e-3, 1 - 1e-3)
+    return np.log(odds / (1 - odds)).astype(np.float32)
 
 
 @dataclass
@@ -149,7 +158,7 @@ def _accuracy(probe: object, x: np.ndarray, items: Sequence[Item]) -> float:
 
 
 def label_sets(train: Samples, test: Samples) -> Result:
-    """Balanced accuracy of the labels that are there and missing often enough, for one network over all of them."""
+    """Balanced accuracy of the labels that are there and missing often enough, by ridge regression on the facts."""
     count = Counter(label for item in test.items for label in item.labels)
     names = sorted(n for n, c in count.items() if FEWEST_OF_A_LABEL <= c <= len(test.items) - FEWEST_OF_A_LABEL)
     known = Counter(label for item in train.items for label in item.labels)
@@ -160,16 +169,16 @@ def label_sets(train: Samples, test: Samples) -> Result:
     held = len(y) // 5
     there, truth = _matrix(test.items, names), y[:held]
     found = []
-    for which, strength in product(("read", "features"), (30.0, 1000.0)):
-        x = np.stack(getattr(train, which))
+    x = np.stack(train.read)
+    for strength in (10.0, 100.0, 1000.0):
         probe = make_pipeline(StandardScaler(), Ridge(alpha=strength)).fit(x[held:], y[held:])
         level = _levels(probe, x[:held])
         # Half-way between what held-out samples with and without the label get.
         with_it, without = ((level * side).sum(0) / np.maximum(side.sum(0), 1) for side in (truth, 1 - truth))
         cut = (with_it + without) / 2
-        found.append((float(np.mean(_balanced(level > cut, truth))), which, probe, cut))
-    _, which, probe, cut = max(found, key=lambda each: each[0])
-    scores = _balanced(_levels(probe, np.stack(getattr(test, which))) > cut, there)
+        found.append((float(np.mean(_balanced(level > cut, truth))), probe, cut))
+    _, probe, cut = max(found, key=lambda each: each[0])
+    scores = _balanced(_levels(probe, np.stack(test.read)) > cut, there)
     return Result(len(test.items), 0.5, float(scores.mean()), dict(zip(names, scores.tolist(), strict=True)))
 
 
@@ -190,8 +199,14 @@ def _balanced(said: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def see(seed: int, eyes: Eyes, scenes_per_kind: int, split: str) -> list[tuple[Scene, list[np.ndarray]]]:
-    """The scenes of a split, each kind as often, and the features of their people."""
-    scenes = [draw_scene(seed, split, number) for number in range(scenes_per_kind * len(KINDS))]
+    """The scenes of a split, each kind as often but for SHARES, and the features of their people."""
+    turns = range(scenes_per_kind * max(SHARES.values()))
+    scenes = [
+        draw_scene(seed, split, turn * len(KINDS) + number)
+        for turn in turns
+        for number, kind in enumerate(KINDS)
+        if turn < scenes_per_kind * SHARES.get(kind, 1)
+    ]
     return [(scene, eyes.see(seed, scene)) for scene in scenes]
 
 
@@ -215,17 +230,6 @@ def samples(seed: int, seen: Seen, wanted: Callable[[str], bool]) -> dict[str, d
                 task.read.append(joined(item, told))
                 task.items.append(item)
     return found
-
-
-def rationale_from_text(train: Samples, test: Samples) -> float:
-    """What the feeling that the question of a rationale names tells of its cues: chance for the probe on pixels."""
-    feelings = [[item.question.split("this: ")[1].split(".")[0] for item in part.items] for part in (train, test)]
-    names = sorted(set(feelings[0]))
-    told = []
-    for part, words in zip((train, test), feelings, strict=True):
-        rows = [np.array([float(word == name) for name in names]) for word in words]
-        told.append(Samples(rows, rows, part.items))
-    return label_sets(*told).score
 
 
 def part_of(samples: Samples, places: slice) -> Samples:
@@ -289,8 +293,8 @@ def say(*columns: object) -> None:
 def main() -> None:
     """Probes pixels and text, prints both tables and the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes-per-kind", type=int, default=800, metavar="N", help="training scenes (default 800)")
-    parser.add_argument("--text-scenes-per-kind", type=int, default=4000, metavar="N", help="of each split (4000)")
+    parser.add_argument("--scenes-per-kind", type=int, default=450, metavar="N", help="training scenes (default 450)")
+    parser.add_argument("--text-scenes-per-kind", type=int, default=2500, metavar="N", help="of each split (2500)")
     parser.add_argument("--tasks", nargs="*", default=[""], help="beginnings of names of tasks (default all)")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
@@ -335,8 +339,6 @@ def pixel_result(task: str, train: Samples, test: Samples) -> Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = (choices if train.items[0].options else label_sets)(train, test)
-        if task == "rationale":
-            result = replace(result, chance=rationale_from_text(train, test))
     say(task, result.samples, result.chance, result.half_way, result.score, "yes" if result.passes else "NO")
     unread = [f"{name} {score:.2f}" for name, score in result.labels.items() if score < result.half_way]
     if unread:

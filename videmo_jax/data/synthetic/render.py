@@ -11,7 +11,7 @@ from videmo_jax.data.synthetic.scene import Scene, Setting, generator
 
 # What the margin of a backdrop must hold of camera shake, as a share of the frame.
 MARGIN = 0.06
-LIGHTS = {"bright": 1.14, "soft": 0.96, "dim": 0.7}
+LIGHTS = {"bright": 1.18, "soft": 0.9, "dim": 0.62}
 
 
 def render(seed: int, scene: Scene, size: int = 112, frames: int = 16) -> UInt8[np.ndarray, "F H W 3"]:
