@@ -5,8 +5,7 @@ finds the eyes and the mouth; small patches there, the whole head and the whole 
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -14,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 
-from videmo_jax.data.synthetic import Scene, draw_scene, render
+from videmo_jax.data.synthetic import Scene, render
 from videmo_jax.data.synthetic.face import MOUTH_Y
 from videmo_jax.data.synthetic.head import Head
 from videmo_jax.data.synthetic.motion import motion
@@ -31,8 +30,10 @@ FRAME_SIZE = 28
 EYE = (0.42, 0.36, -0.08), (22, 19)
 MOUTH = (0.52, 0.42, 0.06), (24, 20)
 HEAD = (1.55, 1.55, 0.1), (28, 28)
+FACE = (0.95, 1.0, -0.05), (44, 46)
+HAIR = (1.45, 1.45, 0.0), (44, 44)
 # Principal components kept of each group of pixels.
-COMPONENTS = {"head": 140, "eyes": 140, "mouth": 110, "frame": 60, "change": 30}
+COMPONENTS = {"head": 140, "eyes": 200, "mouth": 180, "face": 180, "hair": 120, "frame": 60, "change": 30}
 
 
 def sample(
@@ -86,6 +87,13 @@ def small(view: np.ndarray) -> np.ndarray:
     """The view at a quarter of its size, one row a frame, whatever its exposure."""
     blocks = view.reshape(FRAMES, FRAME_SIZE, SIZE // FRAME_SIZE, FRAME_SIZE, SIZE // FRAME_SIZE, 3).mean(axis=(2, 4))
     return (blocks / blocks.mean()).reshape(FRAMES, -1).astype(np.float32)
+
+
+def contours(patches: np.ndarray) -> np.ndarray:
+    """Mean over the frames of the grey levels and of the gradients across and down."""
+    grey = patches.mean(axis=-1)
+    slopes = [np.abs(np.diff(grey, axis=axis, append=0)).mean(axis=0)[:-1, :-1] for axis in (1, 2)]
+    return np.concatenate([grey.mean(axis=0).ravel() / 2, *(slope.ravel() for slope in slopes)])
 
 
 def edges(view: np.ndarray) -> np.ndarray:
@@ -149,6 +157,9 @@ class Eyes:
             "place": np.concatenate([(middle - SIZE / 2) / UNIT, [np.log(level)]]),
             "head": patch(np.tile(middle, (FRAMES, 1)), HEAD, 2).ravel(),
             "eyes": np.concatenate(eyes).ravel(),
+            # What stays, in the mean over the frames, as grey and as edges.
+            "face": contours(patch(points.mean(axis=1), FACE)),
+            "hair": contours(patch(points.mean(axis=1), HAIR)),
             "mouth": patch(points[:, 2], MOUTH).ravel(),
             "frame": shrunk.reshape(FRAMES, -1).mean(axis=0),
             "change": change.ravel(),
@@ -163,18 +174,3 @@ class Eyes:
             parts += [(groups[name].astype(np.float32) - mean) @ basis for name, (mean, basis) in self.bases.items()]
             rows.append(np.concatenate(parts).astype(np.float32))
         return rows
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A scene and the features of its people."""
-
-    scene: Scene
-    people: list[np.ndarray]
-
-
-def scenes_of(seed: int, split: str, kinds: Sequence[int], count: int, all_kinds: int) -> Iterator[Scene]:
-    """`count` scenes of each kind, given by number."""
-    for turn in range(count):
-        for kind in kinds:
-            yield draw_scene(seed, split, turn * all_kinds + kind)

@@ -1,4 +1,4 @@
-"""What the synthetic set asks, as labels that a probe can learn: one task a file, one an aspect of the QA files.
+"""What the synthetic set asks, as labels that a probe can learn: one task a file, one a question of the QA files.
 
 Labels come from the answers alone: the text of the right option, the letters or tags given, or the statements that a
 free answer makes ("pale skin", "inner eyebrows rise", "then turns sad").
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from videmo_jax.data.synthetic import Scene
+from videmo_jax.data.synthetic import Scene, wording
 from videmo_jax.data.synthetic.questions import records
 
 
@@ -65,6 +65,22 @@ def statements(text: str) -> frozenset[str]:
         elif part:
             found.add(part)
     return frozenset(found - {"hair (of hair)", "has (of hair)"})
+
+
+def facts(scene: Scene) -> list[frozenset[str]]:
+    """What is drawn of each person, as `name=value`: what a probe may be taught to see on training scenes."""
+    found = []
+    for person in scene.people:
+        traits = {**vars(person.identity), **{k: v for k, v in vars(person).items() if k not in ("identity", "phase")}}
+        traits |= {name: getattr(scene.setting, name) for name in ("backdrop", "light")}
+        traits |= {"shake": scene.setting.shake > 0, "emotion": person.emotion}
+        holds = {f"{name}={value}" for name, value in traits.items() if isinstance(value, str | bool)}
+        holds |= {f"shows {unit}" for unit in wording.shown_units(person)}
+        for number, expression in enumerate(person.expressions):
+            when = "throughout" if expression.start < 0 else "later"
+            holds |= {f"{number} {expression.emotion}", f"{number} {expression.emotion} {expression.strength}", when}
+        found.append(frozenset(holds))
+    return found
 
 
 def items(seed: int, scene: Scene) -> Iterator[Item]:

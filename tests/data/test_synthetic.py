@@ -8,11 +8,20 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from videmo_jax.data.emo_cfg import read_emo_cfg
 from videmo_jax.data.synthetic import SyntheticError, draw_scene, render, wording, write_synthetic
 from videmo_jax.data.synthetic.expressions import DETECTED_UNITS, Expression, activations
-from videmo_jax.data.synthetic.questions import ACTION_TAGS, APPEARANCE_TAGS, ASPECTS, FILES, records
+from videmo_jax.data.synthetic.questions import (
+    ACTION_TAGS,
+    APPEARANCE_TAGS,
+    ASPECTS,
+    FILES,
+    action_tags,
+    appearance_tags,
+    records,
+)
 from videmo_jax.data.synthetic.scene import ELEVEN, KINDS, POSES
 
 SCENES = 5 * len(KINDS)
@@ -262,6 +271,41 @@ def test_questions_on_aspects_give_no_hint(many):
         right[key] += record.answer[4:] == key[1][0]
     scores = [(right[key] - n / 2) / (np.sqrt(n) / 2) for key, n in offered.items()]
     assert np.mean(np.square(scores)) < 2  # 1 where each is a fair coin.
+
+
+def test_every_tag_that_is_offered_occurs():
+    shown = Counter()
+    for scene in scenes_of("celebv_hq", 1500):
+        shown.update(appearance_tags(scene.person) + action_tags(scene.person))
+    offered = {*APPEARANCE_TAGS, *ACTION_TAGS}
+    assert all(shown[tag] > 8 for tag in offered), offered - set(shown)
+
+
+@pytest.mark.parametrize("kind", ["dfew", "perr", "mosi"])
+def test_the_text_alone_does_not_tell_the_letter(kind):
+    """Each option is right as often as any other, and at each place."""
+    right, places = Counter(), Counter()
+    for scene in scenes_of(kind, 420):
+        record = next(r for r in records(0, scene) if "/emotion/" in r.file)
+        right[record.answer[4:]] += 1
+        places[record.answer[1]] += 1
+    for counts in (right, places):
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_linear_probe_reads_the_pose_of_unseen_people():
+    """Linear discriminants on the gradients of one small frame; all other tasks: tests/benchmarks/probes.py."""
+    rows, labels = {}, {}
+    for split, count in (("train", 210), ("test", 70)):
+        scenes = scenes_of("mead_pose", count, split=split)
+        grey = np.stack([render(0, scene, size=64, frames=4)[0].mean(axis=-1) for scene in scenes])
+        steps = [np.diff(grey, axis=axis, prepend=0) / grey.mean() for axis in (1, 2)]
+        sides = np.stack([np.maximum(sign * step, 0) for step in steps for sign in (1, -1)])
+        blocks = np.sqrt(sides.reshape(4, count, 16, 4, 16, 4).mean(axis=(3, 5)))
+        rows[split] = blocks.transpose(1, 0, 2, 3).reshape(count, -1)
+        labels[split] = [scene.person.pose for scene in scenes]
+    probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(rows["train"], labels["train"])
+    assert probe.score(rows["test"], labels["test"]) > (1 + 1 / len(POSES)) / 2
 
 
 def test_a_fine_caption_chains_attribute_expression_and_emotion():

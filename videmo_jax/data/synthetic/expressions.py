@@ -37,7 +37,7 @@ EMOTION_UNITS: dict[str, tuple[str, ...]] = {
     "repression": ("AU15", "AU24"),
 }
 
-STRENGTHS = {"weak": 0.45, "medium": 0.72, "strong": 1.0}
+STRENGTHS = {"weak": 0.35, "medium": 0.67, "strong": 1.0}
 NEGATIVE = ("sadness", "anger", "fear", "disgust")
 
 

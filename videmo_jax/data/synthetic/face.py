@@ -6,6 +6,10 @@ from videmo_jax.data.synthetic.head import Colour, Head, mix, shade
 
 EYE_COLOURS = {"brown": (92, 54, 24), "blue": (50, 112, 200), "green": (54, 140, 72)}
 MOUTH_Y = 0.54
+# The activation from which a unit creases the skin: more than a weak feeling has, so that its strength shows.
+CREASE = 0.5
+# And the one from which it creases the skin deeply, which only a strong feeling has.
+DEEP = 0.85
 
 
 def eye(head: Head, side: float) -> None:
@@ -106,13 +110,18 @@ def brow_wrinkles(head: Head) -> None:
     for x in (-0.05, 0.05):
         y = np.array([[head.eye_y - 0.3, head.eye_y - 0.13]])
         head.add(head.at(np.array([[x * 1.2, x]]), y), line, 0.03, frown)
-    for unit, reach in (("AU1", 0.2), ("AU2", 0.45)):
-        for y in (-0.52, -0.6):
-            x = np.linspace(-reach, reach, 5)[None]
-            head.add(head.at(x, np.full((1, 5), y + head.eye_y + 0.04)), line, 0.025, units[unit] > 0.3)
+    middle = head.at(np.zeros((1, 2)), np.array([[head.eye_y - 0.32, head.eye_y - 0.1]]))
+    head.add(middle, shade(head.skin, 0.56), 0.04, units["AU4"] > DEEP)
+    for unit, reach, y, least in (
+        *(("AU1", 0.2, y, CREASE) for y in (-0.52, -0.6)),
+        *(("AU2", 0.45, y, CREASE) for y in (-0.52, -0.6)),
+        ("AU1", 0.3, -0.44, DEEP),
+    ):
+        x = np.linspace(-reach, reach, 5)[None]
+        head.add(head.at(x, np.full((1, 5), y + head.eye_y + 0.04)), line, 0.025, units[unit] > least)
     for y in (0.02, 0.1):
         x, edge = np.array([[-0.1, 0, 0.1]]), np.array([[0.03, -0.01, 0.03]])
-        head.add(head.at(x, head.eye_y + y + edge, 0.05), line, 0.03, units["AU9"] > 0.3)
+        head.add(head.at(x, head.eye_y + y + edge, 0.05), line, 0.03, units["AU9"] > CREASE)
 
 
 def cheek(head: Head, side: float) -> None:
@@ -124,7 +133,7 @@ def cheek(head: Head, side: float) -> None:
             head.at(x0 * 1.25 + 0.15 * np.cos(angle), 0.3 + 0.1 * np.sin(angle)),
             mix(head.skin, (230, 84, 84), 0.4),
         )
-    line, raised = shade(head.skin, 0.72), units["AU6"] > 0.3
+    line, raised = shade(head.skin, 0.72), units["AU6"] > CREASE
     arc = np.linspace(-1, 1, 6)[None]
     head.add(head.at(x0 + 0.2 * arc, head.eye_y + 0.2 + 0.05 * arc**2), line, 0.03, raised)
     for fan in (-0.06, 0.0, 0.06):
@@ -132,14 +141,18 @@ def cheek(head: Head, side: float) -> None:
         head.add(head.at(x, head.eye_y + np.array([[fan * 0.5, fan * 1.5]])), line, 0.025, raised)
     fold = np.array([[0.14, 0.24, 0.32]]) * side
     height = np.array([[0.22, 0.36, 0.52]])
-    deep = np.maximum(np.maximum(units["AU10"], units["AU9"]), 0.8 * units["AU12"]) > 0.3
-    head.add(head.at(fold * 1.1, height), line, 0.03, deep)
+    pulled = np.maximum(np.maximum(units["AU10"], units["AU9"]), units["AU12"])
+    head.add(head.at(fold * 1.1, height), line, 0.03, pulled > CREASE)
+    # A strong pull folds the cheek once more; AU14 pulls one side only, but the fold is the same.
+    pulled = np.maximum(pulled, units["AU14"] * (side == (1.0 if head.person.phase < 0.5 else -1.0)))
+    second = head.at(fold * 1.1 + 0.1 * side, height + np.array([[0.04, 0.05, 0.06]]))
+    head.add(second, shade(head.skin, 0.58), 0.04, pulled > DEEP)
 
 
 def nose(head: Head) -> None:
     """The nose, the only feature that stands out far: it shows the turn of the head."""
     large = head.id.nose == "large"
-    size = (1.45 if large else 0.85) * (0.8 if head.child else 1.0)
+    size = (1.6 if large else 0.78) * (0.8 if head.child else 1.0)
     wing, tip_y, top = 0.1 * size, 0.24 + 0.05 * size - 0.05, head.eye_y + 0.02
     lift = np.array([[0.02, 0.3 * size, 0.02]])
     up = -0.03 * head.motion.units["AU9"][:, None]
@@ -171,17 +184,17 @@ def mouth(head: Head) -> None:
     u = np.linspace(-1, 1, 13)[None]
     lone = 1.0 if head.person.phase < 0.5 else -1.0
     middle = MOUTH_Y + 0.05 * smile * (1 - u * u) - 0.15 * smile * u * u + 0.17 * sad * (u * u - 0.25)
-    middle = middle - 0.2 * units["AU14"] * np.clip(lone * u, 0, 1) ** 1.6 + 0.02 * units["AU20"]
+    middle = middle - 0.26 * units["AU14"] * np.clip(lone * u, 0, 1) ** 1.6 + 0.02 * units["AU20"]
     opening = (0.085 * np.minimum(units["AU25"], 1) + 0.24 * units["AU26"]) * (1 - 0.8 * pucker) * (1 - u * u) ** 0.6
-    full = 1.5 if head.id.lips == "full" else 0.8
-    shape = (1 - np.abs(u) ** 2.4) * full * (1 - 0.86 * press) * (1 - 0.45 * tight)
+    full = 2.1 if head.id.lips == "full" else 0.55
+    shape = (1 - np.abs(u) ** 2.4) * full * (1 - 0.82 * press) * (1 - 0.45 * tight)
     shape = shape + 1.1 * pucker * (1 - np.abs(u) ** 2.4)
     dip = 1 - 0.25 * np.exp(-((u / 0.18) ** 2))
     sneer = 0.1 * units["AU10"] * (1 - u * u) ** 0.5
     top_in, bottom_in = middle - 0.3 * opening - sneer, middle + 0.7 * opening
     top, bottom = top_in - 0.055 * shape * dip - 0.006, bottom_in + 0.075 * shape + 0.006
     x = half * u + 0.03 * lone * units["AU14"] * np.clip(lone * u, 0, 1)
-    natural = mix(head.skin, (176, 60, 66), 0.62 if head.id.gender == "female" else 0.42)
+    natural = mix(head.skin, (176, 60, 66), 0.7 if head.id.gender == "female" else 0.54)
     lips = (196, 22, 50) if head.person.lipstick else natural
     both = np.concatenate([x, x[:, ::-1]], axis=1)
     head.add(head.at(both, np.concatenate([top, bottom[:, ::-1]], axis=1)), lips)

@@ -140,7 +140,7 @@ def _front_hair(head: Head) -> None:
     if head.id.hair_length == "bald":
         return
     dark = shade(head.hair, 0.8) if head.id.hair_colour != "black" else (62, 56, 62)
-    wave = 0.05 if head.id.hair_texture == "wavy" else 0.0
+    wave = 0.08 if head.id.hair_texture == "wavy" else 0.0
     if head.id.bangs:
         top = np.linspace(-60, 60, 13)
         fringe = np.linspace(60, -60, 13)

@@ -132,7 +132,7 @@ class Head:
         if self.id.hair_texture != "wavy":
             return points
         middle = points.mean(axis=1, keepdims=True)
-        bumps = 1 + 0.045 * np.cos(np.arange(points.shape[1]) * np.pi)[None, :, None]
+        bumps = 1 + 0.075 * np.cos(np.arange(points.shape[1]) * np.pi / 2)[None, :, None]
         return middle + (points - middle) * bumps
 
     def eye_place(self, side: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from videmo_jax.data.synthetic.scene import Scene, Setting, generator
 
 # What the margin of a backdrop must hold of camera shake, as a share of the frame.
 MARGIN = 0.06
-LIGHTS = {"bright": 1.14, "soft": 0.96, "dim": 0.7}
+LIGHTS = {"bright": 1.18, "soft": 0.9, "dim": 0.62}
 
 
 def render(seed: int, scene: Scene, size: int = 112, frames: int = 16) -> UInt8[np.ndarray, "F H W 3"]:
@@ -28,7 +28,8 @@ def render(seed: int, scene: Scene, size: int = 112, frames: int = 16) -> UInt8[
     backdrop = _backdrop(rng, scene.setting, wide)
     if scene.kind == "mead_pair":
         layers.append(Layer(np.broadcast_to([[wide / 2, 0], [wide / 2, wide]], (frames, 2, 2)), (255, 255, 255), zoom))
-    drawn = [_draw(backdrop, layers, frame, shake[frame], wide).reduce(zoom) for frame in range(frames)]
+    corners = [layer.points.reshape(frames, -1).tolist() for layer in layers]
+    drawn = [_draw(backdrop, layers, corners, frame, shake[frame], wide).reduce(zoom) for frame in range(frames)]
     return _expose(rng, scene.setting, np.stack([np.asarray(image) for image in drawn]))
 
 
@@ -54,18 +55,25 @@ def _figures(scene: Scene, t: np.ndarray, shake: np.ndarray, wide: int) -> list[
     ]
 
 
-def _draw(backdrop: Image.Image, layers: list[Layer], frame: int, shake: np.ndarray, wide: int) -> Image.Image:
+def _draw(
+    backdrop: Image.Image,
+    layers: list[Layer],
+    corners: list[list[list[float]]],
+    frame: int,
+    shake: np.ndarray,
+    wide: int,
+) -> Image.Image:
+    """One frame; `corners` are the points of the layers as lists, layer by layer and frame by frame."""
     left, top = (round(float(MARGIN * wide - move)) for move in shake)
     image = backdrop.crop((left, top, left + wide, top + wide))
     draw = ImageDraw.Draw(image)
-    for layer in layers:
+    for layer, points in zip(layers, corners, strict=True):
         if layer.shown is not None and not layer.shown[frame]:
             continue
-        points = layer.points[frame].ravel().tolist()
         if layer.width:
-            draw.line(points, fill=layer.colour, width=max(1, round(layer.width)), joint="curve")
+            draw.line(points[frame], fill=layer.colour, width=max(1, round(layer.width)), joint="curve")
         else:
-            draw.polygon(points, fill=layer.colour)
+            draw.polygon(points[frame], fill=layer.colour)
     return image
 
 
@@ -120,5 +128,10 @@ def _expose(
     # One grain, moved from frame to frame: as good as fresh noise to look at, and cheap.
     grain = rng.standard_normal((size, size, 1), np.float32) * np.float32(setting.noise)
     moves = rng.integers(0, size, (count, 2))
-    noise = np.stack([np.roll(grain, tuple(move), axis=(0, 1)) for move in moves])
-    return np.clip(frames * gain + noise, 0, 255).astype(np.uint8)
+    lit, level = np.empty_like(frames), np.empty((size, size, 3), np.float32)
+    for frame, move, out in zip(frames, moves, lit, strict=True):
+        np.multiply(frame, gain, out=level)
+        level += np.roll(grain, tuple(move), axis=(0, 1))
+        np.minimum(np.maximum(level, 0, out=level), 255, out=level)
+        out[...] = level
+    return lit
