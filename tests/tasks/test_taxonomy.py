@@ -3,8 +3,10 @@
 import json
 from collections import Counter
 
+import pytest
+
 from videmo_jax.data.synthetic.questions import FILES
-from videmo_jax.tasks.taxonomy import TASKS, task_of
+from videmo_jax.tasks.taxonomy import TASKS, declared_task, task_of
 
 
 def test_every_file_of_both_splits_has_its_task_and_every_task_its_file():
@@ -40,3 +42,25 @@ def test_forms_are_what_the_answers_look_like(emo_cfg_mini):
             }
             # Some of the open questions offer options too, the other forms never do.
             assert looks.get(task.form, not options or task.form == "open_qa"), (path, answer)
+
+
+def test_scores_and_rewards_follow_the_form_of_answers():
+    """PAPER.md sections 3 and 6."""
+    by_file = {stem: task for task in TASKS for stem in task.files}
+    assert (
+        by_file["CelebV-HQ_Appearance-Recognition"].metric == by_file["AffWild2_Action_Unit_Detection"].metric == "f1"
+    )
+    assert (by_file["MEAD_ID"].metric, by_file["MEAD_ID"].reward) == ("accuracy", "rule")
+    captions = by_file["CelebV-Text_Emotion-Caption"], by_file["caption_test_sampling_v2_all_example"]
+    assert [(task.metric, task.reward) for task in captions] == [("score", "caption"), ("six_scores", "tree")]
+    assert {task.name for task in TASKS if task.reward == "tree"} == {"fine-grained captions"}
+
+
+def test_users_declare_files_of_their_own():
+    mine = declared_task("MyFaces_*=expression/choice")
+    assert task_of("train/emotion/full/MyFaces_2.json", [mine]) is mine
+    assert task_of("MyFaces_2.json") is None
+    assert task_of("MEAD_ID.json", [mine]).name == "identity"
+    for wrong in ("MyFaces", "=expression/choice", "MyFaces=joy/choice", "MyFaces=expression/guess"):
+        with pytest.raises(ValueError, match="expected PATTERN=STAGE/FORM"):
+            declared_task(wrong)
