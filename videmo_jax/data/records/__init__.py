@@ -5,9 +5,10 @@ index (lengths of all samples) -> reader (opens the result) -> writing (samples,
 """
 
 from videmo_jax.data.records.index import SampleLengths, tokenizer_id
-from videmo_jax.data.records.prepare import Settings, prepare
+from videmo_jax.data.records.prepare import prepare
 from videmo_jax.data.records.reader import RecordedSample, RecordSet, read_records
 from videmo_jax.data.records.schema import RecordError
+from videmo_jax.data.records.settings import Settings
 
 __all__ = [
     "RecordError",
