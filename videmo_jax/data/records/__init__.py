@@ -1,13 +1,15 @@
 """Emo-CFG as record shards: every clip decoded, sampled and resized once, however many samples ask about it.
 
 schema (what a record holds) -> shards (one file) and decoder (a process that may be killed) -> jobs (shards of clips),
-index (lengths of all samples) -> reader (opens the result) -> writing (samples, manifest) -> prepare (all of it).
+index (lengths of all samples) -> reader (opens the result) and writing (samples, manifest) -> prepare (all of it, from
+what source reads). beam runs the jobs elsewhere; tfds_builder gives them to TensorFlow Datasets' own writer.
 """
 
 from videmo_jax.data.records.index import SampleLengths, tokenizer_id
-from videmo_jax.data.records.prepare import Settings, prepare
+from videmo_jax.data.records.prepare import prepare
 from videmo_jax.data.records.reader import RecordedSample, RecordSet, read_records
 from videmo_jax.data.records.schema import RecordError
+from videmo_jax.data.records.settings import Settings
 
 __all__ = [
     "RecordError",

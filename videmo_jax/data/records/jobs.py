@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from etils import epath
 
@@ -28,6 +28,11 @@ class Finished:
     grids: list[Grid]
     left_out: dict[str, str]
 
+    @classmethod
+    def nothing(cls) -> Self:
+        """Of a shard that is not begun."""
+        return cls(Shard("", 0, 0, ""), [], {})
+
 
 @dataclass(frozen=True, slots=True)
 class ClipJob:
@@ -43,9 +48,8 @@ class ClipJob:
         """Writes the shard, or finds it finished; raises InterruptedError soon after `stop` is set."""
         if (before := self.finished()) is not None:
             return before
-        made = Finished(Shard("", 0, 0, ""), [], {})
-        with ClipDecoder(self.recipe, self.clip_seconds) as decoder:
-            shard = write_shard(self.path, self._records(decoder, made, stop))
+        made = Finished.nothing()
+        shard = write_shard(self.path, self.records(made, stop))
         finished = Finished(shard, made.grids, made.left_out)
         write_json(self.progress, asdict(finished))
         return finished
@@ -59,18 +63,19 @@ class ClipJob:
         there = self.path.exists() and self.path.stat().length == shard.bytes
         return Finished(shard, [tuple(grid) for grid in found["grids"]], found["left_out"]) if there else None
 
-    def _records(self, decoder: ClipDecoder, made: Finished, stop: threading.Event) -> Iterator[bytes]:
+    def records(self, made: Finished, stop: threading.Event) -> Iterator[bytes]:
         """Record after record; `made` takes their grids and the faults."""
-        for path in self.clips:
-            if stop.is_set():
-                raise InterruptedError("stopped")
-            try:
-                record, grid = decoder(path)
-            except VideoError as error:
-                made.left_out[path] = str(error)
-                continue
-            made.grids.append(grid)
-            yield record
+        with ClipDecoder(self.recipe, self.clip_seconds) as decoder:
+            for path in self.clips:
+                if stop.is_set():
+                    raise InterruptedError("stopped")
+                try:
+                    record, grid = decoder(path)
+                except VideoError as error:
+                    made.left_out[path] = str(error)
+                    continue
+                made.grids.append(grid)
+                yield record
 
 
 class Runner(Protocol):

@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,41 +27,13 @@ from videmo_jax.data.records.decoder import ClipRecipe
 from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, Runner, clip_jobs, run_locally
 from videmo_jax.data.records.reader import MANIFEST, read_manifest
 from videmo_jax.data.records.schema import RecordError
+from videmo_jax.data.records.settings import SAMPLES_PER_CLIP, Settings
 from videmo_jax.data.records.shards import folder_of_records, is_remote, write_json, write_text
 from videmo_jax.data.records.source import TRAIN, LeftOut, Source
 from videmo_jax.data.records.writing import WrittenSplit, finish, measure_texts, write_samples
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.data.video import FrameSpec
 
 RECIPE, REPORT = "recipe.json", "report.jsonl"
-SAMPLES_PER_CLIP = 16  # a shard of samples is much smaller than one of clips even so
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is prepared and how; all of it decides the bytes.
-
-    Attributes:
-      splits: of Emo-CFG.
-      variant: of its files, `full` or `sampled`.
-      frames: how clips are sampled and resized.
-      quality: of JPEG, from 1 to 100.
-      shard_size: clips that one shard holds at most; some 80 MB at 256.
-    """
-
-    splits: tuple[str, ...] = ("train", "test")
-    variant: str = "full"
-    frames: FrameSpec = field(default_factory=FrameSpec)
-    quality: int = 90
-    shard_size: int = 256
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise RecordError(f"quality is {self.quality}; JPEG's goes from 1 to 100.")
-        if self.shard_size < 1:
-            raise RecordError(f"shard_size is {self.shard_size}; a shard holds at least one clip.")
-        if not self.splits:
-            raise RecordError("no split is named.")
 
 
 def prepare(

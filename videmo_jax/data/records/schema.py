@@ -63,6 +63,12 @@ def encode_clip(path: str, clip: Clip, quality: int) -> bytes:
     )
 
 
+def clip_example(data: bytes) -> dict[str, Any]:
+    """A clip's record as TFDS takes an example: frames stay the JPEG files that they are."""
+    record = dict(_parse(CLIP_FEATURES, data))
+    return record | {"path": record["path"].decode(), "frames": [io.BytesIO(frame) for frame in record["frames"]]}
+
+
 def decode_clip(data: bytes) -> Clip:
     """The clip of one record.
 
@@ -88,6 +94,18 @@ def decode_clip(data: bytes) -> Clip:
         float(record["average_rate"]),
         float(record["seconds_per_grid"]),
     )
+
+
+def sample_example(sample: Sample, clips: Sequence[int]) -> dict[str, Any]:
+    """A sample as TFDS takes an example."""
+    return {
+        "id": sample.id,
+        "file": sample.file,
+        "messages": [{"role": turn.role, "content": turn.content} for turn in sample.messages],
+        "videos": list(sample.videos),
+        "clips": list(clips),
+        "source": sample.source or "",
+    }
 
 
 def encode_sample(sample: Sample, clips: Sequence[int]) -> bytes:
