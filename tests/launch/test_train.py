@@ -160,7 +160,7 @@ def test_a_curriculum_killed_in_each_stage_and_around_each_boundary_ends_bit_for
     finished_curriculum, curriculum, cache, tmp_path
 ):
     workdir = tmp_path / "killed"
-    for kill in (1, 3, 5, 6, 8, 10, 11, 13, 15):
+    for kill in (1, 4, 6, 9, 11, 14, 15):
         process = start(curriculum(workdir), **cache)
         while process.poll() is None and not any(line["step"] >= kill for line in logged(workdir)):
             time.sleep(0.005)

@@ -25,10 +25,11 @@ Duplicates = Literal["keep", "reject"]
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sample that was left out, and why."""
+    """A sample that was left out, and why: it cannot be used, or (`again`) another one is the same."""
 
     id: str
     reason: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ class BadSample(ValueError):
     """Why one record cannot become a sample."""
 
 
+class Duplicate(BadSample):
+    """It is a sample that was met before."""
+
+
 class Seen:
     """The samples that were met: where the same one comes again, it says which was the first.
 
@@ -56,7 +61,7 @@ class Seen:
         self._first: dict[int, int] = {}  # digest to file and number in it, in one integer
 
     def refuse(self, sample: Sample) -> None:
-        """Takes a sample; raises BadSample where its messages and videos are those of an earlier one."""
+        """Takes a sample; raises Duplicate where its messages and videos are those of an earlier one."""
         digest = hashlib.blake2b(digest_size=8)
         for part in (*((turn.role, turn.content) for turn in sample.messages), sample.videos):
             digest.update(repr(part).encode())
@@ -64,7 +69,7 @@ class Seen:
         place = self._files.setdefault(sample.file, len(self._files)) << 40 | number
         first = self._first.setdefault(int.from_bytes(digest.digest()), place)
         if first != place:
-            raise BadSample(f"the same as {list(self._files)[first >> 40]}#{first & (1 << 40) - 1}")
+            raise Duplicate(f"the same as {list(self._files)[first >> 40]}#{first & (1 << 40) - 1}")
 
 
 def read_emo_cfg(
@@ -133,7 +138,7 @@ def checked(id: str, read: Callable[[], Sample], seen: Seen | None) -> Sample | 
         if seen is not None:
             seen.refuse(sample)
     except BadSample as error:
-        return Rejected(id, str(error))
+        return Rejected(id, str(error), isinstance(error, Duplicate))
     return sample
 
 

@@ -26,18 +26,22 @@ class SkipLog:
         self._path, self._total, self._max_share = path, total, max_share
         self._lock = threading.Lock()
         self.reasons: dict[str, str] = {}
+        self._faults = 0
         if path is not None and path.exists():
+            kept: list[str] = []
             for line in path.read_text().splitlines(keepends=True):
                 if line.endswith("\n"):  # a kill may have cut the last one
                     record = json.loads(line)
                     self.reasons[record["id"]] = record["reason"]
-            path.write_text("".join(_line(id, reason) for id, reason in self.reasons.items()))
+                    self._faults += not record.get("again", False)
+                    kept.append(line)
+            path.write_text("".join(kept))
 
     def __len__(self) -> int:
         return len(self.reasons)
 
-    def add(self, id: str, reason: str) -> None:
-        """Records one sample.
+    def add(self, id: str, reason: str, *, again: bool = False) -> None:
+        """Records one sample; one that is there again is no loss, and does not count towards the limit.
 
         Raises:
           SkippedTooMuch: the limit is passed.
@@ -48,14 +52,15 @@ class SkipLog:
             self.reasons[id] = reason
             if self._path is not None:
                 with self._path.open("a") as file:
-                    file.write(_line(id, reason))
-            if len(self.reasons) > self._max_share * self._total:
+                    file.write(_line(id, reason, again))
+            self._faults += not again
+            if self._faults > self._max_share * self._total:
                 raise SkippedTooMuch(
-                    f"{len(self.reasons)} of {self._total} samples had to be left out, more than "
+                    f"{self._faults} of {self._total} samples had to be left out, more than "
                     f"data.max_skipped_share = {self._max_share:g} allows; the last: {id}: {reason}"
                     + (f"; all are listed in {self._path}" if self._path else "")
                 )
 
 
-def _line(id: str, reason: str) -> str:
-    return json.dumps({"id": id, "reason": reason}, ensure_ascii=False) + "\n"
+def _line(id: str, reason: str, again: bool) -> str:
+    return json.dumps({"id": id, "reason": reason} | ({"again": True} if again else {}), ensure_ascii=False) + "\n"

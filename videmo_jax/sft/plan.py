@@ -157,7 +157,7 @@ def _source(
     name = SKIPPED if not host else f"{Path(SKIPPED).stem}.{host}.jsonl"
     skips = SkipLog(workdir / name, total=count, max_share=config.data.max_skipped_share)
     for each in rejected:
-        skips.add(each.id, each.reason)
+        skips.add(each.id, each.reason, again=each.again)
     return source, skips, count
 
 

@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
             state = trainer.run(first)
     write_training_report(workdir, title=workdir.name, config=as_json)
     if len(plan.skips):
-        console.print(f"{len(plan.skips)} of {plan.samples} samples could not be used; {workdir / SKIPPED} says why")
+        console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / SKIPPED} says why")
     return state
 
 

@@ -29,7 +29,7 @@ from videmo_jax.data.records.reader import MANIFEST, read_manifest
 from videmo_jax.data.records.schema import RecordError
 from videmo_jax.data.records.settings import SAMPLES_PER_CLIP, Settings
 from videmo_jax.data.records.shards import folder_of_records, is_remote, write_json, write_text
-from videmo_jax.data.records.source import TRAIN, LeftOut, Source
+from videmo_jax.data.records.survey import TRAIN, LeftOut, Source
 from videmo_jax.data.records.writing import WrittenSplit, finish, measure_texts, write_samples
 from videmo_jax.data.tokenizer import Tokenizer
 

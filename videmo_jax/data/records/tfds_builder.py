@@ -30,7 +30,7 @@ from videmo_jax.data.records.schema import (
 )
 from videmo_jax.data.records.settings import SAMPLES_PER_CLIP, Settings
 from videmo_jax.data.records.shards import write_json
-from videmo_jax.data.records.source import LeftOut, Source
+from videmo_jax.data.records.survey import LeftOut, Source
 from videmo_jax.data.sample import Sample
 
 Example = tuple[str, dict[str, Any]]
