@@ -59,7 +59,8 @@ class Reader:
         count = Counter(fact for each in known for fact in each)
         names = sorted(fact for fact, times in count.items() if 30 <= times < len(known))
         truth = np.array([[name in each for name in names] for each in known], dtype=int)
-        self.part = np.arange(len(rows)) % parts
+        # Shuffled: the kinds come in turn, and a network must not miss one altogether.
+        self.part = np.random.default_rng(0).permutation(len(rows)) % parts
         self.networks = [
             make_pipeline(
                 StandardScaler(), MLPClassifier((512,), alpha=1.0, batch_size=128, max_iter=EPOCHS, random_state=part)
@@ -207,7 +208,13 @@ def see(seed: int, eyes: Eyes, scenes_per_kind: int, split: str) -> list[tuple[S
         for number, kind in enumerate(KINDS)
         if turn < scenes_per_kind * SHARES.get(kind, 1)
     ]
-    return [(scene, eyes.see(seed, scene)) for scene in scenes]
+    found = []
+    for done, scene in enumerate(scenes, start=1):
+        found.append((scene, eyes.see(seed, scene)))
+        if done % 500 == 0 or done == len(scenes):
+            print(f"\r{split}: {done} of {len(scenes)} clips seen", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return found
 
 
 Seen = dict[str, list[tuple[Scene, list[np.ndarray]]]]
@@ -216,7 +223,9 @@ Seen = dict[str, list[tuple[Scene, list[np.ndarray]]]]
 def samples(seed: int, seen: Seen, wanted: Callable[[str], bool]) -> dict[str, dict[str, Samples]]:
     """Split -> task -> samples, with the facts that a network learnt on the training people reads in them."""
     rows = {split: np.stack([row for _, people in seen[split] for row in people]) for split in SPLITS}
-    reader = Reader(rows["train"], [fact for scene, _ in seen["train"] for fact in facts(scene)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        reader = Reader(rows["train"], [fact for scene, _ in seen["train"] for fact in facts(scene)])
     read = {"train": reader.read_training(rows["train"]), "test": reader.read(rows["test"])}
     found: dict[str, dict[str, Samples]] = {split: defaultdict(Samples) for split in SPLITS}
     for split in SPLITS:
