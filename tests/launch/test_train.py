@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_contract_names(finished):
     assert lines[-1]["loss"] < lines[0]["loss"]
     (first, before, start), (last, after, end) = measured(finished)
     assert (first, before, last, after) == (0, "before training", STEPS, "after all")
-    levels = {f"perplexity_{level}" for level in ("attribute", "expression", "emotion")}
+    levels = {f"perplexity_{level}" for level in ("attribute", "expression")}  # what data.include leaves
     assert start.keys() == end.keys() == levels
     assert end["perplexity_expression"] < start["perplexity_expression"]
     assert steps(finished) == [10, 12, 14]

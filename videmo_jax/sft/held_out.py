@@ -40,6 +40,7 @@ def draw(
     *,
     each: int,
     batch: int,
+    included: Callable[[str], bool],
     declared: tuple[Task, ...],
     pack: bool,
 ) -> HeldOut:
@@ -50,12 +51,13 @@ def draw(
       make: builds rows of them.
       each: samples of a level.
       batch: rows of a batch over all hosts.
+      included: whether an annotation file may be drawn from.
       declared: tasks of files that are not official.
       pack: several samples a row, as in training.
     """
     files = source.files
     tasks = {name: task_of(name, declared) for name in files.names}
-    level_of = {name: task.stage for name, task in tasks.items() if task}
+    level_of = {name: task.stage for name, task in tasks.items() if task and included(name)}
     drawn: dict[str, np.ndarray] = {}
     for place, level in enumerate(STAGES):
         there = np.flatnonzero(files.chosen(lambda name, level=level: level_of.get(name) == level))

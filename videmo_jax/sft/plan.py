@@ -164,13 +164,15 @@ def _source(
 def _included(files: Files, include: Sequence[str]) -> Bool[np.ndarray, "N"]:
     """The samples of the files that `data.include` names, and all text-only ones."""
 
-    def chosen(file: str) -> bool:
-        return not include or any(fnmatchcase(PurePosixPath(file).name, pattern) for pattern in include)
-
     for pattern in include:
-        if not any(fnmatchcase(PurePosixPath(file).name, pattern) for file in files.names):
+        if not any(_named(file, [pattern]) for file in files.names):
             raise ConfigError(f"data.include: no annotation file is named {pattern!r}")
-    return files.chosen(lambda file: chosen(file) or is_instruction(file))
+    return files.chosen(lambda file: _named(file, include) or is_instruction(file))
+
+
+def _named(file: str, include: Sequence[str]) -> bool:
+    """Whether a file is included; all are where no pattern is given."""
+    return not include or any(fnmatchcase(PurePosixPath(file).name, pattern) for pattern in include)
 
 
 def _plan_stages(
@@ -223,6 +225,7 @@ def _held_out(
             replace(make, source=source),
             each=config.held_out.samples,
             batch=config.batch,
+            included=lambda file: _named(file, config.data.include),
             declared=declared,
             pack=config.data.pack,
         )
