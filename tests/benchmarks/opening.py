@@ -62,13 +62,22 @@ def mb():  # ru_maxrss would count the parent's
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 start = time.perf_counter()
+import numpy as np
+from videmo_jax.data.mixture import everything
+from videmo_jax.data.packing import RowPlan, Sizes
 from videmo_jax.data.records import read_records
+from videmo_jax.data.rows import Budget
 from videmo_jax.data.tokenizer import Tokenizer
 tokenizer = Tokenizer.embedded()
 imported, before = time.perf_counter(), mb()
 records = read_records(sys.argv[1])
 lengths = records.lengths(tokenizer)
 opened, peak = time.perf_counter(), mb()
+sizes = Sizes(lengths.text + lengths.vision, lengths.slabs)
+plan = RowPlan(everything(np.flatnonzero(sizes.tokens <= 4096).astype(np.int32)), sizes, Budget(4096, 32, 640),
+               batch=1024, seed=0)
+rows = plan.first(1)
+planned, planned_mb = time.perf_counter(), mb()
 numbers = random.Random(0).sample(range(len(records.samples)), min(20_000, len(records.samples)))
 reading = time.perf_counter()
 for number in numbers:
@@ -83,6 +92,9 @@ print(json.dumps({
     "open_s": round(opened - imported, 2),
     "rss_growth_mb": round(peak - before),
     "rss_mb": round(peak),
+    "plan_epoch_s": round(planned - opened, 2),
+    "rows_an_epoch": rows,
+    "rss_planned_mb": round(planned_mb),
     "samples_per_s": round(len(numbers) / seconds),
     "samples_per_s_files_open": round(len(numbers) / (time.perf_counter() - again)),
     "rss_after_reading_mb": round(mb()),

@@ -23,7 +23,7 @@ def prompt(tokens, slabs, patches):
 def test_a_prompt_fits_its_shape_with_little_to_spare(tokens, slabs, merged):
     given = prompt(tokens, slabs, 4 * merged)
     shape = shape_of(given, 2)
-    assert misfit(given, shape) is None
+    assert misfit(given.needs, shape) is None
     assert shape.tokens <= max(256, 1.5 * tokens) and shape.tokens % 128 == 0
     assert shape.slabs < 2 * max(slabs, 1) and shape.patches % 4 == 0
     assert shape.patches <= (1.25 * 4 * merged + 4 if slabs else 0)
