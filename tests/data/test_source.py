@@ -105,6 +105,8 @@ def test_records_made_another_way_are_refused(records, instructions):
                     Tokenizer.embedded())  # fmt: skip
     with pytest.raises(SourceError, match="prepare them with --instructions"):
         open_source(records, "train", FRAMES, Tokenizer.embedded(), instructions=[instructions])
+    with pytest.raises(SourceError, match="no annotation file is named 'MAED_'; there are: CelebV"):
+        open_source(records, "train", FRAMES, Tokenizer.embedded(), include=["MEAD_*", "MAED_"])
     with pytest.raises(RecordError, match="no split 'dev'"):
         open_source(records, "dev", FRAMES, Tokenizer.embedded())
     files = Tokenizer.embedded().files

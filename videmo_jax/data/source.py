@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -247,7 +248,8 @@ def open_source(
       frames: how clips are sampled and resized.
       tokenizer: measures the texts.
       variant: of the annotation files of a folder.
-      include: patterns of annotation files; None takes all. Records hold what they hold: choose by `Source.files`.
+      include: patterns of annotation files, each of which must match one; None takes all. Records come whole all the
+        same: choose among them by `Source.files`.
       instructions: JSON Lines files of conversations without videos, which join a folder's samples; records were
         prepared with theirs.
       cache_bytes: of decoded clips kept in memory, for a folder.
@@ -262,7 +264,12 @@ def open_source(
       SourceError: the records were made another way than the run needs.
     """
     if "://" in os.fspath(root) or (Path(root) / MANIFEST).is_file():
-        return RecordSource(_matching(read_records(root, split), frames, instructions), tokenizer), []
+        source = RecordSource(_matching(read_records(root, split), frames, instructions), tokenizer)
+        names = [PurePosixPath(file).name for file in source.files.names]
+        for pattern in include or ():
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise SourceError(f"{root}: no annotation file is named {pattern!r}; there are: {', '.join(names)}")
+        return source, []
     data = read_emo_cfg(
         root, split, variant=variant, include=include, duplicates="reject" if split == "train" else "keep"
     )
