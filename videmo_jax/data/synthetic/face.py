@@ -152,7 +152,7 @@ def cheek(head: Head, side: float) -> None:
 def nose(head: Head) -> None:
     """The nose, the only feature that stands out far: it shows the turn of the head."""
     large = head.id.nose == "large"
-    size = (1.75 if large else 0.72) * (0.8 if head.child else 1.0)
+    size = (1.6 if large else 0.78) * (0.8 if head.child else 1.0)
     wing, tip_y, top = 0.1 * size, 0.24 + 0.05 * size - 0.05, head.eye_y + 0.02
     lift = np.array([[0.02, 0.3 * size, 0.02]])
     up = -0.03 * head.motion.units["AU9"][:, None]
