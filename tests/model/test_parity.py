@@ -20,6 +20,7 @@ from tests.reference import (
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.rows import Batch, Budget, Prepared, build_row, stack_rows
 from videmo_jax.interop.hf_names import hf_tensors, hub_name
+from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from videmo_jax.model.layers import take_layer
 from videmo_jax.model.positions import VisionGrid
@@ -39,7 +40,7 @@ def vision(**changes):
 
 
 # The path that large models take: activations are computed again in the backward pass.
-REMAT = jax.checkpoint_policies.nothing_saveable
+COMPUTE = Compute(remat="full", vision_remat="full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +214,7 @@ def test_gradients_agree(case):
     @jax.jit
     def ours(state: nnx.State, batch: Batch):
         def mean(state):
-            sums = next_token_sums(nnx.merge(graph, state), batch, remat=REMAT, chunk=16)
+            sums = next_token_sums(nnx.merge(graph, state), batch, COMPUTE, chunk=16)
             return sums.loss / sums.tokens
 
         return jax.value_and_grad(mean)(state)

@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
+
+from videmo_jax.model.splash import splash_attention
+
+KERNELS = ("auto", "splash", "xla")  # auto: splash on TPUs, XLA's own elsewhere
+
+
+def kernel_for(name: str, platform: str) -> str:
+    """The kernel that `name` of KERNELS means on a platform («tpu», «gpu», «cpu»)."""
+    return name if name != "auto" else "splash" if platform == "tpu" else "xla"
 
 
 def segment_attention(
@@ -18,13 +28,25 @@ def segment_attention(
     segment_ids: Int[Array, "B T"],
     *,
     causal: bool,
+    kernel: str = "xla",
+    rows: str = "batch",
+    heads: str | None = "heads",
 ) -> Float[Array, "B T N H"]:
     """Attention among tokens of equal segment id, with grouped key/value heads.
 
     Every token sees at least itself, padding included, so no row of scores is empty and nothing turns into NaN.
+
+    Args:
+      q, k, v: rotated queries and keys, values.
+      segment_ids: who sees whom.
+      causal: tokens see no later ones.
+      kernel: «splash» (TPUs) or «xla».
+      rows, heads: logical axes of B and N.
     """
+    if kernel == "splash":
+        return splash_attention(q, k, v, segment_ids, causal=causal, rows=rows, heads=heads)
     mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
+    return checkpoint_name(jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal), "context")
 
 
 @jax.tree_util.register_dataclass

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from videmo_jax.model.attention import segment_attention
+from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import TextConfig
 from videmo_jax.model.layers import (
     ONES,
@@ -22,6 +24,7 @@ from videmo_jax.model.layers import (
     scan_layers,
     weight,
 )
+from videmo_jax.model.tables import look_up
 from videmo_jax.sharding.rules import constrain
 
 Attend = Callable[[Array, Array, Array], Array]
@@ -39,7 +42,7 @@ class DecoderLayer(nnx.Module):
             hf = f"model.layers.{{layer}}.{name}"
             return weight(rngs, shape, axes, hf=hf, layout=layout, stack=stack, **init)
 
-        self.attention_norm = param("input_layernorm.weight", (d,), ("embed",), "d -> d")
+        self.attention_norm = param("input_layernorm.weight", (d,), (None,), "d -> d")
         self.q = param("self_attn.q_proj.weight", (d, n, h), ("embed", "heads", None), "(n h) d -> d n h")
         self.q_bias = param("self_attn.q_proj.bias", (n, h), ("heads", None), "(n h) -> n h")
         self.k = param("self_attn.k_proj.weight", (d, k, h), ("embed", "kv_heads", None), "(k h) d -> d k h")
@@ -47,7 +50,7 @@ class DecoderLayer(nnx.Module):
         self.v = param("self_attn.v_proj.weight", (d, k, h), ("embed", "kv_heads", None), "(k h) d -> d k h")
         self.v_bias = param("self_attn.v_proj.bias", (k, h), ("kv_heads", None), "(k h) -> k h")
         self.o = param("self_attn.o_proj.weight", (n, h, d), ("heads", None, "embed"), "d (n h) -> n h d")
-        self.mlp_norm = param("post_attention_layernorm.weight", (d,), ("embed",), "d -> d")
+        self.mlp_norm = param("post_attention_layernorm.weight", (d,), (None,), "d -> d")
         self.gate = param("mlp.gate_proj.weight", (d, f), ("embed", "mlp"), "f d -> d f")
         self.up = param("mlp.up_proj.weight", (d, f), ("embed", "mlp"), "f d -> d f")
         self.down = param("mlp.down_proj.weight", (f, d), ("mlp", "embed"), "d f -> f d")
@@ -63,8 +66,8 @@ class DecoderLayer(nnx.Module):
           attend: (q, k, v) -> mixed values, q [B, T, N, H], k and v [B, T, K, H].
         """
         q, k, v = self.qkv(rms_norm(x, self.attention_norm, self.eps))
-        q, k = rotate(q, angles), rotate(k, angles)
-        x += join_heads(attend(q, k, v), self.o)
+        q, k, v = checkpoint_name((rotate(q, angles), rotate(k, angles), v), "qkv")
+        x += checkpoint_name(join_heads(attend(q, k, v), self.o), "mixed")
         gate, up = self.gate_up(rms_norm(x, self.mlp_norm, self.eps))
         x += project(jax.nn.silu(gate) * up, self.down, "btf,fd->btd")
         return constrain(x, "batch", None, None), (k, v)
@@ -115,24 +118,24 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: TextConfig, rngs: nnx.Rngs) -> None:
         self.config = config
-        shape, axes = (config.vocab, config.width), ("vocab", "embed")
+        shape, axes = (config.vocab, config.width), ("vocab", None)
         self.embedding = weight(rngs, shape, axes, hf="model.embed_tokens.weight", layout="v d -> v d")
         self.layers = DecoderLayer(config, rngs, stack=config.layers)
-        self.norm = weight(rngs, (config.width,), ("embed",), hf="model.norm.weight", layout="d -> d", init=ONES)
+        self.norm = weight(rngs, (config.width,), (None,), hf="model.norm.weight", layout="d -> d", init=ONES)
         self.head = None if config.tied else weight(rngs, shape, axes, hf="lm_head.weight", layout="v d -> v d")
 
     def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
         """Embeddings of token ids."""
-        return self.embedding[...].astype(dtype)[tokens]
+        return look_up(self.embedding, tokens, dtype)
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B 3 T"],
         segment_ids: Int[Array, "B T"],
+        compute: Compute = Compute(),  # noqa: B008 (it is frozen)
         *,
         keep_cache: bool = False,
-        remat: object | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Hidden states after the final norm; with `keep_cache` also keys and values, [L, B, T, K, H] each.
 
@@ -141,13 +144,13 @@ class Decoder(nnx.Module):
         angles = self.rotary_angles(positions)
 
         def attend(q: Array, k: Array, v: Array) -> Array:
-            return segment_attention(q, k, v, segment_ids, causal=True)
+            return segment_attention(q, k, v, segment_ids, causal=True, kernel=compute.attention)
 
         def step(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, Any]:
             x, cache = layer(x, angles, attend)
             return x, cache if keep_cache else None
 
-        x, cache = scan_layers(self.layers, step, x, remat=remat)
+        x, cache = scan_layers(self.layers, step, x, remat=compute.remat)
         return rms_norm(x, self.norm, self.config.norm_eps), cache
 
     def rotary_angles(self, positions: Int[Array, "B 3 T"]) -> Float[Array, "B T H/2"]:
@@ -159,9 +162,9 @@ class Decoder(nnx.Module):
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Scores of the next token, in float32."""
-        return jnp.einsum("btd,vd->btv", x, self.table.astype(x.dtype), preferred_element_type=jnp.float32)
+        return jnp.einsum("btd,vd->btv", x, self.table[...].astype(x.dtype), preferred_element_type=jnp.float32)
 
     @property
-    def table(self) -> Float[Array, "V D"]:
-        """Weights of the output layer."""
-        return (self.embedding if self.head is None else self.head)[...]
+    def table(self) -> nnx.Param:
+        """Weights of the output layer, [V, D]."""
+        return self.embedding if self.head is None else self.head

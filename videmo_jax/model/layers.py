@@ -10,19 +10,13 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from videmo_jax.sharding.rules import RULES
+from videmo_jax.model.compute import REMAT
+from videmo_jax.sharding.rules import RULES, use_weight
 
 Initializer = Callable[..., jax.Array]
 NORMAL = nnx.initializers.normal(0.02)  # as in the configurations of Qwen2.5-VL
 ZEROS = nnx.initializers.zeros_init()
 ONES = nnx.initializers.ones_init()
-
-# What the backward pass finds in memory and need not compute again, by name.
-REMAT: dict[str, Callable[..., bool] | None] = {
-    "none": None,  # everything is kept
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with weights are kept
-    "full": jax.checkpoint_policies.nothing_saveable,  # only what goes from layer to layer is kept
-}
 
 T = TypeVar("T")
 
@@ -62,22 +56,28 @@ def products_in(dtype: Any) -> AbstractContextManager[None]:
     return jax.default_matmul_precision("highest" if jnp.dtype(dtype) == jnp.float32 else None)
 
 
+def used(param: nnx.Param, dtype: Any) -> Array:
+    """A parameter, or one layer of a stacked one, as the computation reads it; see `sharding.rules.use_weight`."""
+    value = param[...]
+    return use_weight(value, tuple(param.get_metadata("out_sharding"))[-value.ndim :], jnp.dtype(dtype))
+
+
 def project(x: Array, kernel: nnx.Param, pattern: str, bias: nnx.Param | None = None) -> Array:
-    """einsum with a kernel cast to the activations' dtype, plus a bias that lies on the last axes."""
-    y = jnp.einsum(pattern, x, kernel[...].astype(x.dtype))
-    return y if bias is None else y + bias[...].astype(x.dtype)
+    """einsum with a kernel in the activations' dtype, plus a bias that lies on the last axes."""
+    y = jnp.einsum(pattern, x, used(kernel, x.dtype))
+    return y if bias is None else y + used(bias, x.dtype)
 
 
 def join_heads(x: Float[Array, "*B N H"], kernel: nnx.Param) -> Float[Array, "*B D"]:
     """Projects heads back to the model's width, as one matrix product."""
-    return x.reshape(*x.shape[:-2], -1) @ kernel[...].astype(x.dtype).reshape(-1, kernel.shape[-1])
+    return x.reshape(*x.shape[:-2], -1) @ used(kernel, x.dtype).reshape(-1, kernel.shape[-1])
 
 
 def rms_norm(x: Float[Array, "*B D"], scale: nnx.Param, eps: float) -> Float[Array, "*B D"]:
     """RMSNorm, computed in float32."""
     wide = x.astype(jnp.float32)
     wide *= lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
-    return wide.astype(x.dtype) * scale[...].astype(x.dtype)
+    return wide.astype(x.dtype) * used(scale, x.dtype)
 
 
 def inverse_frequencies(count: int, theta: float) -> Float[Array, "F"]:
@@ -98,7 +98,7 @@ def scan_layers(
     x: Array,
     per_layer: Any = None,
     *,
-    remat: Callable[..., bool] | None = None,
+    remat: str,
 ) -> tuple[Array, T]:
     """Runs x through a stack of layers in one compiled loop: compile time does not grow with depth.
 
@@ -107,15 +107,14 @@ def scan_layers(
       step: (layer, x, this layer's share of per_layer) -> (x, an output to stack over the layers).
       x: the activations that go in.
       per_layer: a tree of arrays with the layers in front.
-      remat: a policy of `jax.checkpoint_policies`; None keeps all activations.
+      remat: a name of `model.compute.REMAT`.
     """
     graph, state = nnx.split(layers)
 
     def body(carry: Array, share: tuple[nnx.State, Any]) -> tuple[Array, T]:
         return step(nnx.merge(graph, share[0]), carry, share[1])
 
-    if remat is not None:
-        body = jax.checkpoint(body, policy=remat, prevent_cse=False)
+    body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)
     return lax.scan(body, x, (state, per_layer))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int32, UInt8
 
+from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.language import Decoder
 from videmo_jax.model.vision import VisionTower
@@ -39,21 +40,18 @@ class VidEmo(nnx.Module):
         self.vision = VisionTower(config.vision, rngs)
         self.language = Decoder(config.text, rngs)
 
-    def embed(
-        self, rows: Rows, *, dtype: jnp.dtype = jnp.float32, remat: object | None = None
-    ) -> Float[Array, "B T D"]:
+    def embed(self, rows: Rows, compute: Compute = Compute()) -> Float[Array, "B T D"]:  # noqa: B008 (it is frozen)
         """Token embeddings, with the vision tower's output where `vision_index` says so."""
-        x = self.language.embed(rows.tokens, dtype)
+        x = self.language.embed(rows.tokens, compute.dtype)
         batch, slabs, patches, _ = rows.patches.shape
         if slabs == 0:
             return constrain(x, "batch", None, None)
         merged = self.vision(
-            rows.patches.reshape(batch * slabs, patches, -1),
-            rows.patch_hw.reshape(batch * slabs, patches, 2),
-            dtype=dtype,
-            remat=remat,
+            constrain(rows.patches.reshape(batch * slabs, patches, -1), "slabs", None, None),
+            constrain(rows.patch_hw.reshape(batch * slabs, patches, 2), "slabs", None, None),
+            compute,
         )
-        merged = merged.reshape(batch, -1, x.shape[-1])
+        merged = constrain(merged.reshape(batch, -1, x.shape[-1]), "batch", None, None)
         index = rows.vision_index[..., None]
         seen = jnp.take_along_axis(merged, jnp.maximum(index, 0), axis=1)
         return constrain(jnp.where(index >= 0, seen, x), "batch", None, None)
@@ -61,21 +59,19 @@ class VidEmo(nnx.Module):
     def __call__(
         self,
         rows: Rows,
+        compute: Compute = Compute(),  # noqa: B008 (it is frozen)
         *,
-        dtype: jnp.dtype = jnp.float32,
-        remat: object | None = None,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Hidden states of every token; with `keep_cache` also the decoder's keys and values.
 
         Args:
           rows: the input.
-          dtype: of the computation; parameters are cast where they are used.
-          remat: a policy of `jax.checkpoint_policies` for both towers; None keeps every activation.
+          compute: how.
           keep_cache: whether to return keys and values, [L, B, T, K, H] each.
         """
-        x = self.embed(rows, dtype=dtype, remat=remat)
-        return self.language(x, rows.positions, rows.segment_ids, keep_cache=keep_cache, remat=remat)
+        x = self.embed(rows, compute)
+        return self.language(x, rows.positions, rows.segment_ids, compute, keep_cache=keep_cache)
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Scores of the next token, in float32."""

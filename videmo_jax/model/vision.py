@@ -8,9 +8,11 @@ scanned with the weights says. Any pattern of windowed and full blocks is thus o
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
 from videmo_jax.model.attention import segment_attention
+from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.layers import (
     ONES,
@@ -21,6 +23,7 @@ from videmo_jax.model.layers import (
     rms_norm,
     rotate,
     scan_layers,
+    used,
     weight,
 )
 from videmo_jax.sharding.rules import constrain
@@ -37,11 +40,11 @@ class VisionBlock(nnx.Module):
         d, n, h, f = config.width, config.heads, config.head_width, config.mlp_width
         hf = "visual.blocks.{layer}."
         self.eps = config.norm_eps
-        self.norm1 = weight(rngs, (d,), ("embed",), hf=hf + "norm1.weight", layout="d -> d", init=ONES, stack=stack)
+        self.norm1 = weight(rngs, (d,), (None,), hf=hf + "norm1.weight", layout="d -> d", init=ONES, stack=stack)
         self.qkv = weight(
             rngs,
             (d, 3, n, h),
-            ("embed", None, "heads", None),
+            ("vision_embed", None, None, None),
             hf=hf + "attn.qkv.weight",
             layout="(three n h) d -> d three n h",
             stack=stack,
@@ -49,7 +52,7 @@ class VisionBlock(nnx.Module):
         self.qkv_bias = weight(
             rngs,
             (3, n, h),
-            (None, "heads", None),
+            (None, None, None),
             hf=hf + "attn.qkv.bias",
             layout="(three n h) -> three n h",
             init=ZEROS,
@@ -58,22 +61,20 @@ class VisionBlock(nnx.Module):
         self.proj = weight(
             rngs,
             (n, h, d),
-            ("heads", None, "embed"),
+            (None, None, "vision_embed"),
             hf=hf + "attn.proj.weight",
             layout="d (n h) -> n h d",
             stack=stack,
         )
-        self.proj_bias = weight(
-            rngs, (d,), ("embed",), hf=hf + "attn.proj.bias", layout="d -> d", init=ZEROS, stack=stack
-        )
-        self.norm2 = weight(rngs, (d,), ("embed",), hf=hf + "norm2.weight", layout="d -> d", init=ONES, stack=stack)
+        self.proj_bias = weight(rngs, (d,), (None,), hf=hf + "attn.proj.bias", layout="d -> d", init=ZEROS, stack=stack)
+        self.norm2 = weight(rngs, (d,), (None,), hf=hf + "norm2.weight", layout="d -> d", init=ONES, stack=stack)
         self.gate, self.gate_bias = _mlp_weight(rngs, d, f, hf + "mlp.gate_proj", stack)
         self.up, self.up_bias = _mlp_weight(rngs, d, f, hf + "mlp.up_proj", stack)
         self.down = weight(
-            rngs, (f, d), ("mlp", "embed"), hf=hf + "mlp.down_proj.weight", layout="d f -> f d", stack=stack
+            rngs, (f, d), (None, "vision_embed"), hf=hf + "mlp.down_proj.weight", layout="d f -> f d", stack=stack
         )
         self.down_bias = weight(
-            rngs, (d,), ("embed",), hf=hf + "mlp.down_proj.bias", layout="d -> d", init=ZEROS, stack=stack
+            rngs, (d,), (None,), hf=hf + "mlp.down_proj.bias", layout="d -> d", init=ZEROS, stack=stack
         )
 
     def __call__(
@@ -81,16 +82,18 @@ class VisionBlock(nnx.Module):
         x: Float[Array, "S P D"],
         angles: Float[Array, "S P H/2"],
         segment_ids: Int[Array, "S P"],
+        kernel: str = "xla",
     ) -> Float[Array, "S P D"]:
         """Patches see the patches of their slab that have the same segment id."""
         qkv = project(rms_norm(x, self.norm1, self.eps), self.qkv, "spd,dcnh->cspnh")
-        q, k, v = qkv + self.qkv_bias[...].astype(x.dtype)[:, None, None]
-        mixed = segment_attention(rotate(q, angles), rotate(k, angles), v, segment_ids, causal=False)
-        x += join_heads(mixed, self.proj) + self.proj_bias[...].astype(x.dtype)
+        q, k, v = qkv + used(self.qkv_bias, x.dtype)[:, None, None]
+        q, k, v = checkpoint_name((rotate(q, angles), rotate(k, angles), v), "qkv")
+        mixed = segment_attention(q, k, v, segment_ids, causal=False, kernel=kernel, rows="slabs", heads=None)
+        x += checkpoint_name(join_heads(mixed, self.proj) + used(self.proj_bias, x.dtype), "mixed")
         y = rms_norm(x, self.norm2, self.eps)
         gate = project(y, self.gate, "spd,df->spf", self.gate_bias)
         y = jax.nn.silu(gate) * project(y, self.up, "spd,df->spf", self.up_bias)
-        return constrain(x + project(y, self.down, "spf,fd->spd", self.down_bias), "batch", None, None)
+        return constrain(x + project(y, self.down, "spf,fd->spd", self.down_bias), "slabs", None, None)
 
 
 class PatchMerger(nnx.Module):
@@ -100,11 +103,13 @@ class PatchMerger(nnx.Module):
         d, group, out = config.width, config.merge**2, config.out_width
         hf = "visual.merger."
         self.eps = config.norm_eps
-        self.norm = weight(rngs, (d,), ("embed",), hf=hf + "ln_q.weight", layout="d -> d", init=ONES)
-        self.inner = weight(rngs, (group * d, group * d), ("embed", "mlp"), hf=hf + "mlp.0.weight", layout="f d -> d f")
-        self.inner_bias = weight(rngs, (group * d,), ("mlp",), hf=hf + "mlp.0.bias", layout="f -> f", init=ZEROS)
-        self.outer = weight(rngs, (group * d, out), ("mlp", "embed"), hf=hf + "mlp.2.weight", layout="d f -> f d")
-        self.outer_bias = weight(rngs, (out,), ("embed",), hf=hf + "mlp.2.bias", layout="d -> d", init=ZEROS)
+        self.norm = weight(rngs, (d,), (None,), hf=hf + "ln_q.weight", layout="d -> d", init=ONES)
+        self.inner = weight(
+            rngs, (group * d, group * d), ("vision_embed", None), hf=hf + "mlp.0.weight", layout="f d -> d f"
+        )
+        self.inner_bias = weight(rngs, (group * d,), (None,), hf=hf + "mlp.0.bias", layout="f -> f", init=ZEROS)
+        self.outer = weight(rngs, (group * d, out), ("vision_embed", None), hf=hf + "mlp.2.weight", layout="d f -> f d")
+        self.outer_bias = weight(rngs, (out,), (None,), hf=hf + "mlp.2.bias", layout="d -> d", init=ZEROS)
 
     def __call__(self, x: Float[Array, "S P D"]) -> Float[Array, "S P/4 E"]:
         """The patches of a merge group lie next to each other."""
@@ -122,7 +127,7 @@ class VisionTower(nnx.Module):
         self.patch_embed = weight(
             rngs,
             (config.channels, config.temporal_patch, config.patch, config.patch, config.width),
-            (None, None, None, None, "embed"),
+            (None, None, None, None, "vision_embed"),
             hf="visual.patch_embed.proj.weight",
             layout="d c t y x -> c t y x d",
         )
@@ -133,17 +138,14 @@ class VisionTower(nnx.Module):
         self,
         patches: UInt8[Array, "S P X"],
         patch_hw: Int[Array, "S P 2"],
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        remat: object | None = None,
+        compute: Compute = Compute(),  # noqa: B008 (it is frozen)
     ) -> Float[Array, "S P/4 E"]:
         """Encodes slabs.
 
         Args:
           patches: raw pixels 0..255 in the order channel, frame, row, column; patches in merge groups.
           patch_hw: row and column of each patch within its frame, in patches; -1 marks padding.
-          dtype: of the computation.
-          remat: a checkpoint policy for the blocks, or None.
+          compute: how.
         """
         full = jnp.isin(jnp.arange(self.config.layers), jnp.asarray(self.config.full_attention, jnp.int32))
         slab_ids, window_ids = attention_ids(patch_hw, self.config)
@@ -152,10 +154,10 @@ class VisionTower(nnx.Module):
         def step(
             block: VisionBlock, x: Float[Array, "S P D"], full: Bool[Array, ""]
         ) -> tuple[Float[Array, "S P D"], None]:
-            return block(x, angles, jnp.where(full, slab_ids, window_ids)), None
+            return block(x, angles, jnp.where(full, slab_ids, window_ids), compute.attention), None
 
-        x = self.embed_patches(patches, dtype)
-        x, _ = scan_layers(self.blocks, step, x, full, remat=remat)
+        x = constrain(self.embed_patches(patches, compute.dtype), "slabs", None, None)
+        x, _ = scan_layers(self.blocks, step, x, full, remat=compute.vision_remat)
         return self.merger(x)
 
     def embed_patches(self, patches: UInt8[Array, "S P X"], dtype: jnp.dtype) -> Float[Array, "S P D"]:
@@ -163,7 +165,7 @@ class VisionTower(nnx.Module):
         slabs, count, _ = patches.shape
         pixels = patches.reshape(slabs, count, self.config.channels, -1).astype(jnp.float32) / 255.0
         pixels = (pixels - jnp.asarray(PIXEL_MEAN)[:, None]) / jnp.asarray(PIXEL_STD)[:, None]
-        kernel = self.patch_embed[...].astype(dtype).reshape(-1, self.config.width)
+        kernel = used(self.patch_embed, dtype).reshape(-1, self.config.width)
         return pixels.reshape(slabs, count, -1).astype(dtype) @ kernel
 
 
@@ -187,6 +189,8 @@ def rotary_angles(patch_hw: Int[Array, "S P 2"], config: VisionConfig) -> Float[
 
 def _mlp_weight(rngs: nnx.Rngs, width: int, mlp_width: int, hf: str, stack: int) -> tuple[nnx.Param, nnx.Param]:
     """A projection into the MLP, with its bias."""
-    kernel = weight(rngs, (width, mlp_width), ("embed", "mlp"), hf=hf + ".weight", layout="f d -> d f", stack=stack)
-    bias = weight(rngs, (mlp_width,), ("mlp",), hf=hf + ".bias", layout="f -> f", init=ZEROS, stack=stack)
+    kernel = weight(
+        rngs, (width, mlp_width), ("vision_embed", None), hf=hf + ".weight", layout="f d -> d f", stack=stack
+    )
+    bias = weight(rngs, (mlp_width,), (None,), hf=hf + ".bias", layout="f -> f", init=ZEROS, stack=stack)
     return kernel, bias

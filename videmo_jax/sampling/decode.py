@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from videmo_jax.model.attention import Cache, cached_attention
+from videmo_jax.model.compute import Compute
 from videmo_jax.model.language import DecoderLayer, FusedLayer
 from videmo_jax.model.layers import products_in, rms_norm, take_layer
 from videmo_jax.model.videmo import Rows, VidEmo
@@ -115,7 +116,7 @@ def _generate(
     prompt = rows.segment_ids > 0
     last = jnp.sum(prompt, axis=1) - 1
     first_position = jnp.max(jnp.where(prompt[:, None], rows.positions, -1), axis=(1, 2)) + 1
-    hidden, cached = model(rows, dtype=dtype, keep_cache=True)
+    hidden, cached = model(rows, Compute(dtype), keep_cache=True)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
     layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(decoder.config.layers)]
     prefixes, caches = _caches(cached, group, slots)

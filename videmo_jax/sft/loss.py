@@ -1,14 +1,18 @@
 """Next-token loss, as sums with denominators: it does not depend on how a batch is split."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from videmo_jax.data.rows import Batch
+from videmo_jax.model.compute import Compute
+from videmo_jax.model.tables import Axes, Share, on_each_device
 from videmo_jax.model.videmo import VidEmo
 
 
@@ -26,18 +30,21 @@ class LossSums:
 
 
 def next_token_sums(
-    model: VidEmo, batch: Batch, *, dtype: jnp.dtype = jnp.float32, remat: object | None = None, chunk: int = 512
+    model: VidEmo,
+    batch: Batch,
+    compute: Compute = Compute(),  # noqa: B008 (it is frozen)
+    *,
+    chunk: int = 512,
 ) -> LossSums:
     """The loss of a batch.
 
     Args:
       model: the model.
       batch: rows, targets and weights.
-      dtype: of the computation; losses are float32.
-      remat: a policy of `jax.checkpoint_policies`, or None.
+      compute: how; losses are float32.
       chunk: tokens of a row whose logits exist at once.
     """
-    hidden, _ = model(batch.rows, dtype=dtype, remat=remat)
+    hidden, _ = model(batch.rows, compute)
     return token_sums(model, hidden, batch.targets, batch.weights, chunk)
 
 
@@ -48,27 +55,81 @@ def token_sums(
     weights: Float[Array, "B T"],
     chunk: int,
 ) -> LossSums:
-    """Sums over tokens, `chunk` of each row at a time: B x T x V logits never exist, nor in the backward pass."""
-    length = hidden.shape[1]
-    chunk = min(chunk, length)
-    padding = -length % chunk
+    """Sums over tokens, `chunk` of each row at a time: B x T x V logits never exist.
 
-    def split(x: Array) -> Array:
-        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+    The gradient of the loss is made in the same pass, while a chunk's logits are there, and not computed again; that
+    of `weights` is not.
+    """
+    table = model.language.table
+    return _sums(hidden, table[...], targets, weights, chunk, tuple(table.get_metadata("out_sharding")))
 
-    def one_chunk(hidden: Array, targets: Array, weights: Array) -> LossSums:
-        logits = model.logits(hidden)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        first = chosen >= jnp.max(lax.stop_gradient(logits), axis=-1)
-        return LossSums(jnp.sum(loss * weights), jnp.sum(weights), jnp.sum(first * weights))
 
-    if padding + length > chunk:  # logits of one chunk at a time in the backward pass too
-        one_chunk = jax.checkpoint(one_chunk)
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _sums(hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, axes: Axes) -> LossSums:
+    return _pass(hidden, table, targets, weights, chunk, axes, gradients=False)[0]
 
-    def body(sums: LossSums, share: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
-        return sums + one_chunk(*share), None
 
-    zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
-    return lax.scan(body, zero, (split(hidden), split(targets), split(weights)))[0]
+def _sums_fwd(hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, axes: Axes) -> Any:
+    return _pass(hidden, table, targets, weights, chunk, axes, gradients=True)
+
+
+def _sums_bwd(chunk: int, axes: Axes, gradients: tuple[Array, Array], wanted: LossSums) -> tuple[Array | None, ...]:
+    by_hidden, by_table = gradients
+    return by_hidden * wanted.loss.astype(by_hidden.dtype), by_table * wanted.loss, None, None
+
+
+_sums.defvjp(_sums_fwd, _sums_bwd)
+
+
+def _pass(
+    hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, axes: Axes, *, gradients: bool
+) -> tuple[LossSums, tuple[Array, Array] | None]:
+    """The sums and, where wanted, the loss's gradient by hidden states and by the table."""
+    dtype = hidden.dtype
+
+    def body(share: Share, table: Array, *rows: Array) -> Any:
+        whole = share.whole(table, dtype)
+        ids = jnp.arange(len(whole))
+
+        def step(carry: tuple[LossSums, Array | None], part: tuple[Array, Array, Array]) -> Any:
+            (sums, by_table), (hidden, targets, weights) = carry, part
+            logits = jnp.einsum("btd,vd->btv", hidden, whole, preferred_element_type=jnp.float32)
+            highest = share.over_vocab(lax.pmax, jnp.max(logits, axis=-1))
+            exps = jnp.exp(logits - highest[..., None])
+            total = share.over_vocab(lax.psum, jnp.sum(exps, axis=-1))
+            wanted = share.place(targets, len(whole))[..., None] == ids
+            chosen = share.over_vocab(lax.psum, jnp.sum(jnp.where(wanted, logits, 0), axis=-1))
+            loss = jnp.log(total) + highest - chosen
+            found = LossSums(jnp.sum(loss * weights), jnp.sum(weights), jnp.sum((chosen >= highest) * weights))
+            if not gradients:
+                return (sums + found, None), None
+            slope = ((exps / total[..., None] - wanted) * weights[..., None]).astype(dtype)
+            by_hidden = share.over_vocab(lax.psum, jnp.einsum("btv,vd->btd", slope, whole))
+            by_table += jnp.einsum("btv,btd->vd", slope, hidden, preferred_element_type=jnp.float32)
+            return (sums + found, by_table), by_hidden
+
+        zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+        start = (zero, jnp.zeros(whole.shape, jnp.float32) if gradients else None)
+        (sums, by_table), by_hidden = lax.scan(step, start, tuple(_split(x, chunk) for x in rows))
+        sums = share.over_tokens(sums)
+        if not gradients:
+            return sums, None
+        return sums, (_join(by_hidden, rows[0].shape[1]), share.reduced(by_table, dtype))
+
+    def out(stored: PartitionSpec, rows: PartitionSpec) -> Any:
+        return PartitionSpec(), ((rows, stored) if gradients else None)
+
+    return on_each_device(body, table, axes, hidden, targets, weights, out=out)
+
+
+def _split(x: Array, chunk: int) -> Array:
+    """[B, T, ...] to [C, B, chunk, ...], filled up with zeros."""
+    chunk = min(chunk, x.shape[1])
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+
+def _join(x: Array, length: int) -> Array:
+    """[C, B, chunk, ...] back to [B, T, ...]."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]

@@ -9,15 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from videmo_jax.data.rows import Batch
+from videmo_jax.model.attention import KERNELS, kernel_for
+from videmo_jax.model.compute import REMAT, Compute
 from videmo_jax.model.config import ModelConfig
-from videmo_jax.model.layers import REMAT, products_in
+from videmo_jax.model.layers import products_in
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sft.loss import LossSums, next_token_sums
-from videmo_jax.sharding.rules import shard_state
+from videmo_jax.sharding.rules import batch_shards, constrain, shard_state
 from videmo_jax.training.optimizer import descend
 from videmo_jax.training.state import TrainState, abstract_state
 
@@ -27,16 +30,30 @@ class ComputeSpec:
     """How a step computes; parameters, gradients and the optimizer stay float32."""
 
     dtype: str = "bfloat16"  # of activations and of weights where they are used; or float32
-    remat: str = "full"  # a name of model.layers.REMAT
+    remat: str = "full"  # of the decoder's blocks, a name of model.compute.REMAT
+    vision_remat: str = "full"  # of the vision tower's
+    attention: str = "auto"  # a name of model.attention.KERNELS
     loss_chunk: int = 512  # tokens of a row whose logits exist at once
+    microbatches: int = 1  # parts of a batch that a device computes one after the other
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("bfloat16", "float32"):
-            raise ValueError(f"compute.dtype is {self.dtype!r}; it must be bfloat16 or float32")
-        if self.remat not in REMAT:
-            raise ValueError(f"compute.remat is {self.remat!r}; it must be one of {', '.join(REMAT)}")
-        if self.loss_chunk < 1:
-            raise ValueError(f"compute.loss_chunk is {self.loss_chunk}; it must be at least 1")
+        choices = {
+            "dtype": ("bfloat16", "float32"),
+            "remat": tuple(REMAT),
+            "vision_remat": tuple(REMAT),
+            "attention": KERNELS,
+        }
+        for field, names in choices.items():
+            if getattr(self, field) not in names:
+                raise ValueError(f"compute.{field} is {getattr(self, field)!r}; it must be one of {', '.join(names)}")
+        for field in ("loss_chunk", "microbatches"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"compute.{field} is {getattr(self, field)}; it must be at least 1")
+
+    def on(self, mesh: Mesh) -> Compute:
+        """What the model is told, on these devices."""
+        kernel = kernel_for(self.attention, mesh.devices.flat[0].platform)
+        return Compute(jnp.dtype(self.dtype), self.remat, self.vision_remat, kernel)
 
 
 @jax.tree_util.register_dataclass
@@ -55,19 +72,29 @@ def make_train_step(
     graph = nnx.graphdef(abstract_model(config))
     layout = shard_state(abstract_state(config, optimizer), mesh)
 
-    def mean_loss(params: nnx.State, batch: Batch) -> tuple[Float[Array, ""], LossSums]:
-        sums = next_token_sums(
-            nnx.merge(graph, params),
-            batch,
-            dtype=jnp.dtype(compute.dtype),
-            remat=REMAT[compute.remat],
-            chunk=compute.loss_chunk,
-        )
-        return sums.loss / jnp.maximum(sums.tokens, 1), sums
+    def summed_loss(params: nnx.State, batch: Batch) -> tuple[Float[Array, ""], LossSums]:
+        sums = next_token_sums(nnx.merge(graph, params), batch, compute.on(mesh), chunk=compute.loss_chunk)
+        return sums.loss, sums
+
+    def gradients(params: nnx.State, batch: Batch) -> tuple[LossSums, nnx.State]:
+        """Sums over the batch, of the loss and of its gradient: they do not depend on how the batch is cut."""
+        gradient = jax.value_and_grad(summed_loss, has_aux=True)
+        if compute.microbatches == 1:
+            (_, sums), gradients = gradient(params, batch)
+            return sums, gradients
+
+        def add(so_far: tuple[LossSums, nnx.State], part: Batch) -> tuple[tuple[LossSums, nnx.State], None]:
+            (_, sums), gradients = gradient(params, part)
+            return jax.tree.map(jnp.add, so_far, (sums, gradients)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        start = (LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3))), zeros)
+        return lax.scan(add, start, _microbatches(batch, compute.microbatches, mesh))[0]
 
     def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
-            (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+            sums, gradient = gradients(state.params, batch)
+        gradient = jax.tree.map(lambda summed: summed / jnp.maximum(sums.tokens, 1), gradient)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = descend(state.params, updates, rate)
         return TrainState(params, optimizer_state), StepMetrics(sums, optax.tree.norm(gradient))
@@ -88,8 +115,7 @@ def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Cal
 
     def loss(params: nnx.State, batch: Batch) -> LossSums:
         with products_in(compute.dtype):
-            model = nnx.merge(graph, params)
-            return next_token_sums(model, batch, dtype=jnp.dtype(compute.dtype), chunk=compute.loss_chunk)
+            return next_token_sums(nnx.merge(graph, params), batch, compute.on(mesh), chunk=compute.loss_chunk)
 
     compiled = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -98,6 +124,18 @@ def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Cal
             return compiled(params, batch)
 
     return run
+
+
+def _microbatches(batch: Batch, count: int, mesh: Mesh) -> Batch:
+    """[B, ...] to [count, B / count, ...]: every device cuts its own rows, and nothing travels."""
+    shards = batch_shards(mesh)
+
+    def cut(x: Array) -> Array:
+        x = x.reshape(shards, count, -1, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(count, -1, *x.shape[3:])
+        return constrain(x, None, "batch", *[None] * (x.ndim - 2))
+
+    return jax.tree.map(cut, batch)
 
 
 def numbers(metrics: StepMetrics) -> dict[str, Any]:
