@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from videmo_jax.data.rows import Batch
 from videmo_jax.model.config import ModelConfig
@@ -18,6 +19,7 @@ from videmo_jax.model.layers import REMAT, products_in
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sft.loss import LossSums, next_token_sums
 from videmo_jax.sharding.rules import shard_state
+from videmo_jax.training.guard import GuardSpec, watch
 from videmo_jax.training.optimizer import descend
 from videmo_jax.training.state import TrainState, abstract_state
 
@@ -42,16 +44,34 @@ class ComputeSpec:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StepMetrics:
-    """What a step measured: sums over the global batch, and the norm of the gradient before clipping."""
+    """What a step measured over the global batch.
+
+    Attributes:
+      sums: of the trained tokens.
+      gradient_norm: before clipping.
+      tokens: text and vision, without padding.
+      samples: segments of all rows.
+      halted: the guard found this step or an earlier one bad: it was not taken.
+    """
 
     sums: LossSums
     gradient_norm: Float[Array, ""]
+    tokens: Int[Array, ""]
+    samples: Int[Array, ""]
+    halted: Bool[Array, ""]
 
 
 def make_train_step(
-    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, compute: ComputeSpec
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    compute: ComputeSpec,
+    guard: GuardSpec,
 ) -> Callable[[TrainState, Batch, float], tuple[TrainState, StepMetrics]]:
-    """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up."""
+    """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up.
+
+    A step that the guard finds bad changes nothing but `halted`, and no later one does.
+    """
     graph = nnx.graphdef(abstract_model(config))
     layout = shard_state(abstract_state(config, optimizer), mesh)
 
@@ -67,10 +87,16 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
-            (_, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+            (loss, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+        norm = optax.tree.norm(gradient)
+        watched = watch(guard, state.guard, loss, norm, sums.tokens)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = descend(state.params, updates, rate)
-        return TrainState(params, optimizer_state), StepMetrics(sums, optax.tree.norm(gradient))
+        after = descend(state.params, updates, rate), optimizer_state
+        # A choice in place, element by element: unlike lax.cond it takes no copy of the state.
+        taken = jax.tree.map(partial(jnp.where, watched.halted), (state.params, state.optimizer), after)
+        segments = batch.rows.segment_ids
+        tokens, samples = jnp.count_nonzero(segments), jnp.sum(jnp.max(segments, axis=-1))
+        return TrainState(*taken, watched), StepMetrics(sums, norm, tokens, samples, watched.halted)
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
 
@@ -109,4 +135,7 @@ def numbers(metrics: StepMetrics) -> dict[str, Any]:
         "accuracy": float(values.sums.correct) / tokens,
         "trained_tokens": int(values.sums.tokens),
         "gradient_norm": float(values.gradient_norm),
+        "tokens": int(values.tokens),
+        "samples": int(values.samples),
+        "halted": bool(values.halted),
     }
