@@ -31,6 +31,7 @@ from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec, sample_indices
 from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
+from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import fresh_state, initial_params
 
@@ -116,7 +117,7 @@ def train(source, lengths, budget: Budget, rows: int, pack: bool, steps: int) ->
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     optimizer = make_optimizer(OptimizerSpec())
     state = fresh_state(model, initial_params(model, mesh, seed=0), optimizer, mesh)
-    step = make_train_step(model, optimizer, mesh, ComputeSpec("float32", "full", 512))
+    step = make_train_step(model, optimizer, mesh, ComputeSpec("float32", "full", 512), GuardSpec())
     seconds, samples, tokens = [], 0, 0
     for number in range(steps + 1):
         batch = next(stream)

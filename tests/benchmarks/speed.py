@@ -69,13 +69,14 @@ def ours_train():
     from videmo_jax.data.pipeline import to_devices
     from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
     from videmo_jax.sharding.rules import make_mesh
+    from videmo_jax.training.guard import GuardSpec
     from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
     from videmo_jax.training.state import fresh_state, initial_params
 
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     optimizer = make_optimizer(OptimizerSpec())
     state = fresh_state(config(), initial_params(config(), mesh, seed=0), optimizer, mesh)
-    step = make_train_step(config(), optimizer, mesh, ComputeSpec("float32", "full", 512))
+    step = make_train_step(config(), optimizer, mesh, ComputeSpec("float32", "full", 512), GuardSpec())
     rows = batch()[0]
 
     def once():

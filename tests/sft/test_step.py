@@ -1,5 +1,7 @@
 """The training step: one compilation, the same numbers on any mesh, losses that do not depend on the split."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from videmo_jax.model.videmo import VidEmo
 from videmo_jax.sft.loss import next_token_sums
 from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
+from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import fresh_state, initial_params
 
@@ -65,7 +68,8 @@ def batch(seed):
 def train(mesh, dtype="float32", count=4):
     optimizer = make_optimizer(OptimizerSpec(weight_decay=0.1))
     state = fresh_state(CONFIG, initial_params(CONFIG, mesh, seed=0), optimizer, mesh)
-    step = make_train_step(CONFIG, optimizer, mesh, ComputeSpec(dtype=dtype, remat="dots", loss_chunk=32))
+    compute = ComputeSpec(dtype=dtype, remat="dots", loss_chunk=32)
+    step = make_train_step(CONFIG, optimizer, mesh, compute, GuardSpec())
     losses = []
     for seed in range(count):
         state, metrics = step(state, to_devices(batch(seed), mesh), 1e-2 / (seed + 1))
@@ -98,6 +102,35 @@ def test_bfloat16_stays_near_float32(on_one_device):
     losses, state, _ = train(make_mesh({"data": 1}, jax.devices()[:1]), dtype="bfloat16")
     np.testing.assert_allclose(losses, on_one_device[0], rtol=0.03)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def test_a_bad_step_changes_nothing_and_no_later_one_does(on_one_device):
+    _, state, step = on_one_device
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    good = batch(9)
+    weights = good.weights.copy()
+    weights.ravel()[np.argmax(weights)] = 3e38  # a loss beyond float32
+    bad = dataclasses.replace(good, weights=weights)
+    before = jax.device_get((state.params, state.optimizer, state.guard.mean, state.guard.counted))
+    state = jax.tree.map(jnp.copy, state)  # the fixture keeps its own
+    for rows, loss_is_number in ((bad, False), (good, True), (good, True)):
+        state, metrics = step(state, to_devices(rows, mesh), 1e-2)
+        found = numbers(metrics)
+        assert found["halted"] and np.isfinite(found["loss"]) == loss_is_number
+        after = jax.device_get((state.params, state.optimizer, state.guard.mean, state.guard.counted))
+        jax.tree.map(np.testing.assert_array_equal, after, before)
+    taken = dataclasses.replace(state, guard=dataclasses.replace(state.guard, halted=jnp.zeros((), bool)))
+    taken, metrics = step(taken, to_devices(good, mesh), 1e-2)
+    assert not numbers(metrics)["halted"] and int(taken.guard.counted) == 5
+
+
+def test_tokens_and_samples_are_those_of_all_rows(on_one_device):
+    _, state, step = on_one_device
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    _, metrics = step(jax.tree.map(jnp.copy, state), to_devices(batch(1), mesh), 0.0)
+    found = numbers(metrics)
+    assert found["tokens"] == sum(each.needs.tokens for each in samples(1))
+    assert found["samples"] == 4
 
 
 def test_loss_does_not_depend_on_chunks_or_rows():

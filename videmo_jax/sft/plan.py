@@ -28,6 +28,7 @@ from videmo_jax.sft.held_out import HeldOut, draw
 from videmo_jax.sft.step import ComputeSpec
 from videmo_jax.tasks.taxonomy import Task, declared_task
 from videmo_jax.training.checkpoint import read_tokenizer_files, require_fit
+from videmo_jax.training.guard import GuardSpec
 
 SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
 SKIPPED = "skipped.jsonl"
@@ -54,6 +55,7 @@ class Plan:
     model: ModelConfig
     inputs: InputSpec
     compute: ComputeSpec
+    guard: GuardSpec
     tokenizer: Tokenizer
     make: RowMaker
     skips: SkipLog
@@ -86,7 +88,7 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console, *, host: int 
         raise ConfigError(f"batch is {config.batch}; it must be above 0")
     every, chosen = read_stages(config)
     declared = tuple(map(declared_task, config.data.tasks))
-    compute = ComputeSpec(**config.compute.to_dict())
+    compute, guard = ComputeSpec(**config.compute.to_dict()), GuardSpec(**config.guard.to_dict())
     if config.init:
         require_fit(config.init, model)
     elif config.only and chosen[0] is not every[0]:
@@ -108,6 +110,7 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console, *, host: int 
         model,
         inputs,
         compute,
+        guard,
         tokenizer,
         make,
         skips,

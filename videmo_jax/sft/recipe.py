@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from videmo_jax.model.config import PRESETS
 from videmo_jax.tasks.taxonomy import STAGES
+from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec
 
 
@@ -45,7 +46,7 @@ def sft_recipe(model: str) -> ConfigDict:
     Args:
       model: a name of `model.config.PRESETS`.
     """
-    optimizer = OptimizerSpec()
+    optimizer, guard = OptimizerSpec(), GuardSpec()
     config = ConfigDict(
         {
             "seed": 0,  # of initial weights and of the order of samples
@@ -112,6 +113,10 @@ def sft_recipe(model: str) -> ConfigDict:
                 "loss_chunk": 512,  # tokens of a row whose logits exist at once
             },
             "mesh": {"replica": 1, "data": 1, "fsdp": -1, "tensor": 1},  # devices along each axis; -1: what is left
+            "guard": {  # stops the run before a bad step: one without a finite loss and gradient, or whose loss leaps
+                "spike": guard.spike,  # nats a token above the mean of the last steps; 0: leaps are taken
+                "warmup": guard.warmup,  # steps of a stage before a leap counts
+            },
             "log": {"every": 10},  # steps
             "checkpoint": {"every": 500, "keep": 3},  # steps; checkpoints that stay
         }

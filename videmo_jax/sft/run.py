@@ -21,6 +21,7 @@ from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
 from videmo_jax.training.checkpoint import Checkpoints, Meta, steps
 from videmo_jax.training.feed import DeviceFeed
+from videmo_jax.training.guard import fresh_guard
 from videmo_jax.training.loop import LoopSpec, run_steps
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
@@ -29,6 +30,7 @@ from videmo_jax.training.state import TrainState, fresh_state, initial_params, s
 # A run may come back with another machine, more logging, or from another place on disk.
 FREE_FIELDS = (
     "log.",
+    "guard.",
     "checkpoint.",
     "mesh.",
     "data.threads",
@@ -91,7 +93,7 @@ class _Trainer:
         self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
         # All stages have one optimizer but for its learning rate, and so one program.
         self.optimizer = make_optimizer(plan.stages[0].stage.optimizer)
-        self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute)
+        self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard)
         self.loss = make_loss_step(plan.model, mesh, plan.compute)
 
     def run(self, first: int) -> TrainState:
@@ -104,12 +106,14 @@ class _Trainer:
             f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
         )
         if first:
-            params, optimizer, data = self.checkpoints.restore(first, layout.params, layout.optimizer)
-            state = TrainState(params, optimizer)
+            # One item of the checkpoint: the guard is a few bytes.
+            beside = layout.optimizer, layout.guard
+            params, (optimizer, guard), data = self.checkpoints.restore(first, layout.params, beside)
+            state = TrainState(params, optimizer, guard)
             self.console.print(f"resumed from step {first}")
         else:
             params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
-            state, data = TrainState(params, None), {}
+            state, data = TrainState(params, None, fresh_guard()), {}
         before = "before training"
         for stage in stages:
             if first < stage.end:

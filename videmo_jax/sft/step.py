@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from videmo_jax.data.rows import Batch
 from videmo_jax.model.attention import KERNELS, kernel_for
@@ -21,6 +22,7 @@ from videmo_jax.model.layers import products_in
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sft.loss import LossSums, next_token_sums
 from videmo_jax.sharding.rules import batch_shards, constrain, shard_state
+from videmo_jax.training.guard import GuardSpec, watch
 from videmo_jax.training.optimizer import descend
 from videmo_jax.training.state import TrainState, abstract_state
 
@@ -59,16 +61,34 @@ class ComputeSpec:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StepMetrics:
-    """What a step measured: sums over the global batch, and the norm of the gradient before clipping."""
+    """What a step measured over the global batch.
+
+    Attributes:
+      sums: of the trained tokens.
+      gradient_norm: before clipping.
+      tokens: text and vision, without padding.
+      samples: segments of all rows.
+      halted: the guard found this step or an earlier one bad: it was not taken.
+    """
 
     sums: LossSums
     gradient_norm: Float[Array, ""]
+    tokens: Int[Array, ""]
+    samples: Int[Array, ""]
+    halted: Bool[Array, ""]
 
 
 def make_train_step(
-    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, compute: ComputeSpec
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    compute: ComputeSpec,
+    guard: GuardSpec,
 ) -> Callable[[TrainState, Batch, float], tuple[TrainState, StepMetrics]]:
-    """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up."""
+    """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up.
+
+    A step that the guard finds bad changes nothing but `halted`, and no later one does.
+    """
     graph = nnx.graphdef(abstract_model(config))
     layout = shard_state(abstract_state(config, optimizer), mesh)
 
@@ -93,11 +113,18 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
-            sums, gradient = gradients(state.params, batch)
-        gradient = jax.tree.map(lambda summed: summed / jnp.maximum(sums.tokens, 1), gradient)
+            sums, summed = gradients(state.params, batch)
+        tokens = jnp.maximum(sums.tokens, 1)
+        gradient = jax.tree.map(lambda x: x / tokens, summed)
+        norm = optax.tree.norm(gradient)
+        watched = watch(guard, state.guard, sums.loss / tokens, norm, sums.tokens)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = descend(state.params, updates, rate)
-        return TrainState(params, optimizer_state), StepMetrics(sums, optax.tree.norm(gradient))
+        after = descend(state.params, updates, rate), optimizer_state
+        # A choice in place, element by element: unlike lax.cond it takes no copy of the state.
+        taken = jax.tree.map(partial(jnp.where, watched.halted), (state.params, state.optimizer), after)
+        segments = batch.rows.segment_ids
+        tokens, samples = jnp.count_nonzero(segments), jnp.sum(jnp.max(segments, axis=-1))
+        return TrainState(*taken, watched), StepMetrics(sums, norm, tokens, samples, watched.halted)
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
 
@@ -147,4 +174,7 @@ def numbers(metrics: StepMetrics) -> dict[str, Any]:
         "accuracy": float(values.sums.correct) / tokens,
         "trained_tokens": int(values.sums.tokens),
         "gradient_norm": float(values.gradient_norm),
+        "tokens": int(values.tokens),
+        "samples": int(values.samples),
+        "halted": bool(values.halted),
     }

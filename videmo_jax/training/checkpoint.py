@@ -5,7 +5,8 @@ A checkpoint is one directory `.../checkpoints/STEP`, committed as a whole by Or
 - `params`: the model's parameters, a nested dict of arrays,
 - `meta`: JSON, the model's configuration and how its input is made (class Meta),
 - `tokenizer`: JSON, the texts of the tokenizer's files by name,
-- `optimizer`, and `data`, JSON, where the batches stand: state of a training run (absent in imported weights).
+- `optimizer`, with the guard, and `data`, JSON, where the batches stand: state of a training run (absent in imported
+  weights).
 
 Everything that a command is given as CKPT is a directory with `checkpoints/` in it, or one of the steps.
 """
@@ -25,7 +26,7 @@ from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sharding.rules import make_mesh, shard_state
 
 FOLDER = "checkpoints"
-FORMAT = 1
+FORMAT = 2  # 1 had no guard beside the optimizer
 
 
 class CheckpointError(ValueError):
@@ -62,7 +63,10 @@ class Meta:
     def from_json(cls, values: dict[str, Any]) -> "Meta":
         """Reads what `to_json` wrote."""
         if values.get("format") != FORMAT:
-            raise CheckpointError(f"checkpoint format {values.get('format')!r}; this version reads {FORMAT}")
+            raise CheckpointError(
+                f"the checkpoint has format {values.get('format')!r}, this version reads {FORMAT}: import the weights "
+                "again, or go on with the version that wrote it"
+            )
         model = ModelConfig.from_json(values["model"])
         return cls(model, values["step"], values["inputs"], values["origin"], values.get("stage", ""))
 
@@ -201,6 +205,7 @@ class Checkpoints:
 
     def restore(self, step: int, params: nnx.State, optimizer: Any) -> tuple[nnx.State, Any, dict[str, Any]]:
         """Reads step `step` into the layout of `params` and `optimizer`; also where the batches stood."""
+        read_meta(self._manager.directory / str(step))  # refuses what another version wrote
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(

@@ -1,6 +1,5 @@
 """The loop around a training step: batches in, metrics and checkpoints out. SFT and RL share it."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,8 +105,8 @@ def run_steps(
             save = last or number % spec.save_every == 0
             if log or save:
                 values = numbers(measured)
-                if not math.isfinite(values["loss"]):
-                    raise TrainingStopped(f"step {number}: the loss is {values['loss']}; lower the learning rate")
+                if values.pop("halted"):
+                    raise TrainingStopped(f"step {number}: the loss leapt or is no number; lower the learning rate")
             if log:
                 rates = window.rates(number - since)
                 about = {"learning_rate": rate(number), **describe(number)}
@@ -118,7 +117,7 @@ def run_steps(
                     console.print(f"step {number}/{spec.steps}  loss {shown['loss']}  {shown['rate']} tokens/s")
                 window, since = Window(time.perf_counter()), number
             if save:
-                checkpoints.save(meta(number), tokenizer_files, state.params, state.optimizer, fed.state)
+                checkpoints.save(meta(number), tokenizer_files, state.params, (state.optimizer, state.guard), fed.state)
             progress.update(bar, completed=number)
     return state
 

@@ -1,4 +1,4 @@
-"""What a training step changes: parameters and the optimizer's state, laid out over the mesh."""
+"""What a training step changes: parameters, the optimizer's state and the guard, laid out over the mesh."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,21 +14,23 @@ from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import VidEmo, abstract_model
 from videmo_jax.sharding.rules import shard_state
 from videmo_jax.training.checkpoint import restore_params
+from videmo_jax.training.guard import Guard, fresh_guard
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Parameters in float32 and the optimizer's state."""
+    """Parameters in float32, the optimizer's state, and the guard that keeps both from a bad step."""
 
     params: nnx.State
     optimizer: Any
+    guard: Guard
 
 
 def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes and metadata of a state, without values."""
     params = nnx.state(abstract_model(config), nnx.Param)
-    return TrainState(params, jax.eval_shape(optimizer.init, params))
+    return TrainState(params, jax.eval_shape(optimizer.init, params), jax.eval_shape(fresh_guard))
 
 
 def state_layout(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
@@ -52,6 +54,10 @@ def initial_params(
 def fresh_state(
     config: ModelConfig, params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """The parameters with an optimizer that has not taken a step."""
+    """The parameters with an optimizer that has not taken a step, and a guard that has seen none."""
     layout = shard_state(abstract_state(config, optimizer), mesh)
-    return TrainState(params, jax.jit(optimizer.init, out_shardings=layout.optimizer)(params))
+    return TrainState(
+        params,
+        jax.jit(optimizer.init, out_shardings=layout.optimizer)(params),
+        jax.jit(fresh_guard, out_shardings=layout.guard)(),
+    )
