@@ -7,10 +7,10 @@ set -euo pipefail
 cd "$HOME/videmo"
 
 install_package() {
-  # The image's own Python may be older than 3.11; uv brings one then.
-  python3 -m pip install --quiet --user uv
-  python3 -m uv venv --quiet --clear --python '>=3.11' env
-  python3 -m uv pip install --quiet --python env/bin/python --editable './source[tpu,gcs]'
+  # The image's own Python may be older than 3.11; uv brings one then. Into a folder: the system stays as it is.
+  python3 -m pip install --quiet --upgrade --target tools uv
+  tools/bin/uv venv --quiet --clear --python '>=3.11' env
+  tools/bin/uv pip install --quiet --python env/bin/python --editable './source[tpu,gcs]'
 }
 
 start_training() {

@@ -133,10 +133,13 @@ elif verb == "ssh":
 # Keeps what it was told, in the home of the worker.
 SUDO = '#!/bin/bash\necho "$@" >>"$HOME/sudo"\n'
 
-# The installer: an env whose Python shows its directory and its arguments.
+# The installer pip: it brings uv, which makes an env whose Python shows its directory and its arguments.
 PYTHON3 = """#!/bin/bash
+mkdir -p tools/bin
+cp "$(dirname "$0")/uv" tools/bin/uv
+"""
+UV = """#!/bin/bash
 echo "$@" >>"$HOME/installed"
-[ "$3" = venv ] || exit 0
 mkdir -p env/bin
 cat >env/bin/python <<'EOF'
 #!{python}
@@ -152,7 +155,7 @@ def cloud(tmp_path):
     """Two slices of two workers each, and the environment in which the commands find them."""
     tools, hosts = tmp_path / "tools", tmp_path / "hosts"
     tools.mkdir()
-    for name, text in (("gcloud", GCLOUD), ("sudo", SUDO), ("python3", PYTHON3)):
+    for name, text in (("gcloud", GCLOUD), ("sudo", SUDO), ("python3", PYTHON3), ("uv", UV)):
         (tools / name).write_text(text.format(python=sys.executable) if "{python}" in text else text)
         (tools / name).chmod(0o755)
     for name in ("videmo-0.0", "videmo-0.1", "videmo-1.0", "videmo-1.1"):
