@@ -1,11 +1,13 @@
 """Prints a JobSet that trains on TPU slices of a GKE cluster: YAML for `kubectl apply -f -`."""
 
 import argparse
+import shlex
 import sys
+import textwrap
 from pathlib import Path
 
 from videmo_jax.pods.arguments import OneLineParser, PodError, train_arguments
-from videmo_jax.pods.jobset import Options, manifest, to_yaml
+from videmo_jax.pods.jobset import Options, manifest, node_pool, to_yaml
 from videmo_jax.pods.slices import slice_of
 
 EXAMPLES = """examples:
@@ -17,7 +19,7 @@ EXAMPLES = """examples:
 
 What follows -- goes to launch/train.py. The image comes from launch/tpu/Dockerfile:
   docker build -f launch/tpu/Dockerfile -t us-docker.pkg.dev/my-project/videmo/train:1 .
-The cluster needs JobSet 0.6 or later and, for each slice, a node pool of that topology. Watch a run by
+The cluster needs JobSet 0.6 or later and, for each slice, a node pool, whose command is printed too. Watch a run by
 `kubectl get jobset,pods` and `kubectl logs -f job/NAME-slice-0`; `kubectl delete jobset NAME` saves and ends it.
 """
 
@@ -70,10 +72,15 @@ def main() -> None:
             flags.restarts,
             flags.grace_seconds,
         )
-        document = manifest(flags.name, flags.image, slice_of(flags.topology), flags.num_slices, arguments, options)
+        tpu = slice_of(flags.topology)
+        document = manifest(flags.name, flags.image, tpu, flags.num_slices, arguments, options)
     except PodError as error:
         sys.exit(f"jobset: {error}")
-    sys.stdout.write(to_yaml(document))
+    pools = "a node pool" if flags.num_slices == 1 else f"{flags.num_slices} node pools, each"
+    pool = shlex.join(node_pool("POOL", tpu, spot=flags.spot))
+    lines = textwrap.wrap(pool, 74, break_on_hyphens=False, break_long_words=False)
+    comments = [f"Runs on {pools} made like this:", *(f"{line} \\" for line in lines[:-1]), lines[-1]]
+    sys.stdout.write(to_yaml(document, comments))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def train(flags: argparse.Namespace, booking: queued.Booking, runner: Runner) ->
     check_committed(flags.config)
     described = runner.read(queued.describe(booking))
     if not runner.dry_run:
-        queued.checked_active(booking, described)
+        queued.check_active(booking, described)
     with tempfile.TemporaryDirectory() as folder:
         archive = Path("" if runner.dry_run else folder) / queued.ARCHIVE
         runner.run(queued.archive(archive))
@@ -166,9 +166,11 @@ def execute(flags: argparse.Namespace) -> None:
         train(flags, booking, runner)
     elif flags.command == "status":
         described = runner.read(queued.describe(booking))
+        state, _ = ("ACTIVE", 0) if runner.dry_run else queued.state_of(booking, described)
         if not runner.dry_run:
-            queued.checked_active(booking, described)
-        runner.run(*queued.status(booking))
+            print(f"{booking.name}: {state}", flush=True)
+        if state == "ACTIVE":
+            runner.run(*queued.status(booking))
     else:
         runner.run(*plan)
 

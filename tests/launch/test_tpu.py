@@ -57,6 +57,7 @@ def test_help_shows_examples(command):
 def test_the_manifest_alone_is_printed():
     code, output = jobset("--num-slices", "2", "--", *FLAGS)
     assert code == 0, output
+    assert output.startswith("# Runs on 2 node pools") and "--num-nodes=16" in output.partition("\n---\n")[0]
     document = yaml.safe_load(output)
     pod = document["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["args"][:2] == ["--config=configs/curriculum.py", "--workdir=gs://my-bucket/run"]
@@ -180,8 +181,10 @@ def test_a_run_installs_and_starts_the_same_training_on_every_worker(queued, clo
     assert [line.split()[0] for line in called] == ["describe", "scp", "scp", *["ssh"] * 6]
     for worker in workers(hosts):
         assert (worker / "videmo/source/videmo_jax/pods/queued.py").is_file()
-        stopped, *started = (worker / "sudo").read_text().splitlines()
-        assert stopped == "systemctl stop videmo@*.service"
+        stopped, removed, *started = (worker / "sudo").read_text().splitlines()
+        assert stopped == "systemctl stop videmo@*.service" and removed.startswith(
+            "rm -f /etc/systemd/system/multi-user"
+        )
         assert started[-1].startswith("systemctl enable --quiet --now videmo@")
         assert "./source[tpu,gcs]" in (worker / "installed").read_text()
         # As the service runs it: in the home of the user.
@@ -207,6 +210,20 @@ def test_nothing_is_sent_to_slices_that_are_not_there(queued, cloud):
         and output == "queued: videmo is SUSPENDED, not ACTIVE; it was preempted: delete and create it again\n"
     )
     assert (hosts / "called").read_text() == "describe videmo\n"
+
+
+def test_the_status_is_googles_word_and_then_that_of_the_services(queued, cloud):
+    hosts, environment = cloud
+    waiting = environment["DESCRIBED"].replace("ACTIVE", "WAITING_FOR_RESOURCES")
+    code, output = queued("status", *WHERE, "--num-slices", "2", **environment | {"DESCRIBED": waiting})
+    assert (code, output) == (0, "videmo: WAITING_FOR_RESOURCES\n")
+    (hosts.parent / "tools" / "systemctl").write_text('#!/bin/bash\necho "$(basename "$HOME") ${@: -1} running"\n')
+    (hosts.parent / "tools" / "systemctl").chmod(0o755)
+    code, output = queued("status", *WHERE, "--num-slices", "2", **environment)
+    assert code == 0
+    first, *others = output.splitlines()
+    assert first == "videmo: ACTIVE"
+    assert sorted(others) == [f"{worker.name} videmo@*.service running" for worker in workers(hosts)]
 
 
 def test_a_step_that_fails_on_one_slice_ends_the_command(queued, cloud):

@@ -9,7 +9,7 @@ from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 from videmo_jax.pods.arguments import PodError
-from videmo_jax.pods.jobset import Options, manifest, to_yaml
+from videmo_jax.pods.jobset import Options, manifest, node_pool, to_yaml
 from videmo_jax.pods.slices import slice_of
 
 IMAGE = "us-docker.pkg.dev/my-project/videmo/train:1"
@@ -38,8 +38,8 @@ def job_of(document):
 def test_what_is_printed_passes_the_linter_and_the_schemas(case):
     topology, num_slices, options = CASES[case]
     document = made(topology, num_slices, options)
-    text = to_yaml(document)
-    rules = YamlLintConfig("{extends: default, rules: {line-length: {max: 120, allow-non-breakable-words: true}}}")
+    text = to_yaml(document, ["what it runs on"])
+    rules = YamlLintConfig("extends: default")
     assert [str(problem) for problem in linter.run(text, rules)] == []
     read = yaml.safe_load(text)
     assert read == document
@@ -112,6 +112,13 @@ def test_kubernetes_does_not_fill_in_variables_and_yaml_keeps_every_letter():
     read = yaml.safe_load(to_yaml(made(arguments=arguments)))
     (container,) = job_of(read)["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["--config.a=$$(HOME)", *arguments[1:]]
+
+
+def test_the_nodes_of_a_slice_are_made_by_one_command():
+    assert " ".join(node_pool("POOL", slice_of("v5p:4x4x4"), spot=True)) == (
+        "gcloud container node-pools create POOL --cluster=CLUSTER --location=LOCATION --node-locations=ZONE "
+        "--machine-type=ct5p-hightpu-4t --tpu-topology=4x4x4 --num-nodes=16 --spot"
+    )
 
 
 def test_the_longest_name_still_gives_pods_of_63_characters():

@@ -10,6 +10,7 @@ import pytest
 
 from videmo_jax.pods import queued
 from videmo_jax.pods.arguments import PodError, train_arguments
+from videmo_jax.pods.jobset import node_pool
 from videmo_jax.pods.queued import Booking
 from videmo_jax.pods.slices import slice_of
 
@@ -47,10 +48,11 @@ def test_gcloud_knows_every_flag():
         queued.delete(ONE),
         *queued.copy(ONE, Path("a.tar.gz")),
         *queued.stop(ONE),
+        node_pool("pool", slice_of("v4:4x4x4"), spot=True),
     ]
     helps = {}
     for command in commands:
-        name = tuple(command[:5])
+        name = tuple(command[:5] if command[1] == "compute" else command[:4])
         if name not in helps:
             done = subprocess.run([*name, "--help"], capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, done.stderr
@@ -74,16 +76,16 @@ def described(state="ACTIVE", **node):
 
 
 def test_only_slices_that_are_there_are_used():
-    queued.checked_active(ONE, described(nodeId="videmo"))
-    queued.checked_active(TWO, described(multisliceParams={"nodeCount": 2}))
+    queued.check_active(ONE, described(nodeId="videmo"))
+    queued.check_active(TWO, described(multisliceParams={"nodeCount": 2}))
     for state, said in (("SUSPENDED", "was preempted"), ("WAITING_FOR_RESOURCES", "try again later")):
         with pytest.raises(PodError, match=said):
-            queued.checked_active(ONE, described(state))
+            queued.check_active(ONE, described(state))
     with pytest.raises(PodError, match="has 1 slices, --num-slices says 2"):
-        queued.checked_active(TWO, described())
+        queued.check_active(TWO, described())
     for broken in ("", "[]", "{}", '{"state": "ACTIVE"}', '{"state": {"state": "ACTIVE"}, "tpu": {"nodeSpec": [1]}}'):
         with pytest.raises(PodError, match="cannot be read"):
-            queued.checked_active(ONE, broken)
+            queued.check_active(ONE, broken)
 
 
 WRONG = {

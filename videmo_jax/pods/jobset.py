@@ -160,6 +160,24 @@ def _pod(image: str, tpu: Slice, arguments: Sequence[str], options: Options) -> 
     }
 
 
+def node_pool(name: str, tpu: Slice, *, spot: bool = False) -> list[str]:
+    """The gcloud command that makes the nodes of one slice, with words in capitals for what the user knows.
+
+    Source: https://cloud.google.com/sdk/gcloud/reference/container/node-pools/create
+
+    Args:
+      name: of the pool.
+      tpu: the slice.
+      spot: whether they are Spot VMs.
+    """
+    return [
+        *("gcloud", "container", "node-pools", "create", name),
+        *("--cluster=CLUSTER", "--location=LOCATION", "--node-locations=ZONE"),
+        *(f"--machine-type={tpu.machine_type}", f"--tpu-topology={tpu.topology}", f"--num-nodes={tpu.hosts}"),
+        *(["--spot"] if spot else []),
+    ]
+
+
 class _Indented(yaml.SafeDumper):
     """Indents lists below their key, as Kubernetes' own pages do."""
 
@@ -168,6 +186,7 @@ class _Indented(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-def to_yaml(document: dict[str, Any]) -> str:
-    """The manifest as text for `kubectl apply -f -`."""
-    return yaml.dump(document, Dumper=_Indented, sort_keys=False, explicit_start=True, width=1_000)
+def to_yaml(document: dict[str, Any], comments: Sequence[str] = ()) -> str:
+    """The manifest as text for `kubectl apply -f -`, with lines of comment above it."""
+    text = yaml.dump(document, Dumper=_Indented, sort_keys=False, explicit_start=True, width=1_000)
+    return "".join(f"# {comment}\n" for comment in comments) + text

@@ -18,6 +18,9 @@ Command = list[str]
 
 ARCHIVE = "videmo.tar.gz"  # in the home of every worker
 SERVICE = "videmo@*.service"  # of whatever user started it; launch/tpu/videmo@.service
+ADVICE = {"SUSPENDED": "it was preempted: delete and create it again", "FAILED": "delete it and create it again"}
+
+WANTED = "/etc/systemd/system/multi-user.target.wants"  # links to what starts with the VM
 WORKER = "videmo/source/launch/tpu/worker.sh"
 
 # 63 characters a node, whose name ends in the number of its slice; a worker's host name ends in -w-NUMBER.
@@ -93,7 +96,7 @@ def create(
 
 
 def describe(booking: Booking) -> Command:
-    """Prints the queued resource as JSON; `checked_active` reads it."""
+    """Prints the queued resource as JSON; `state_of` reads it."""
     return ["gcloud", "compute", "tpus", "queued-resources", "describe", booking.name, *booking.where, "--format=json"]
 
 
@@ -136,8 +139,12 @@ def on_workers(booking: Booking, command: str, *, worker: str = "all") -> list[C
 
 
 def stop(booking: Booking) -> list[Command]:
-    """Asks training to save and end, and waits for it; says nothing where none runs."""
-    return on_workers(booking, shlex.join(["sudo", "systemctl", "stop", SERVICE]))
+    """Asks training to save and end, and waits for it; it stays ended when the VM starts anew.
+
+    Succeeds where none runs.
+    """
+    # `systemctl disable` fails where the service was never there; to remove its links is what it does.
+    return on_workers(booking, f"sudo systemctl stop '{SERVICE}' && sudo rm -f {WANTED}/{SERVICE}")
 
 
 def install(booking: Booking) -> list[Command]:
@@ -183,7 +190,25 @@ def logs(booking: Booking, *, worker: str, lines: int, follow: bool) -> list[Com
     return on_workers(booking, shlex.join(read), worker=worker)
 
 
-def checked_active(booking: Booking, described: str) -> None:
+def state_of(booking: Booking, described: str) -> tuple[str, int]:
+    """Google's word for where the queued resource stands, such as ACTIVE, and its number of slices.
+
+    Args:
+      booking: what is asked for.
+      described: what `describe` printed.
+
+    Raises:
+      PodError: it is in another form.
+    """
+    try:
+        found = json.loads(described)
+        nodes = [spec.get("multisliceParams", {}).get("nodeCount", 1) for spec in found["tpu"]["nodeSpec"]]
+        return str(found["state"]["state"]), sum(map(int, nodes))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PodError(f"{booking.name}: gcloud's description cannot be read ({error!r}); update gcloud") from None
+
+
+def check_active(booking: Booking, described: str) -> None:
     """Checks that the slices are there and as many as said.
 
     Args:
@@ -193,15 +218,8 @@ def checked_active(booking: Booking, described: str) -> None:
     Raises:
       PodError: they are not (yet), or no longer.
     """
-    try:
-        found = json.loads(described)
-        state = found["state"]["state"]
-        nodes = [spec.get("multisliceParams", {}).get("nodeCount", 1) for spec in found["tpu"]["nodeSpec"]]
-        count = sum(map(int, nodes))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PodError(f"{booking.name}: gcloud's description cannot be read ({error!r}); update gcloud") from None
+    state, count = state_of(booking, described)
     if state != "ACTIVE":
-        advice = {"SUSPENDED": "it was preempted: delete and create it again", "FAILED": "delete it; describe says why"}
-        raise PodError(f"{booking.name} is {state}, not ACTIVE; {advice.get(state, 'try again later')}")
+        raise PodError(f"{booking.name} is {state}, not ACTIVE; {ADVICE.get(state, 'try again later')}")
     if count != booking.num_slices:
         raise PodError(f"{booking.name} has {count} slices, --num-slices says {booking.num_slices}")
