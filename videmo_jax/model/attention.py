@@ -29,8 +29,6 @@ def segment_attention(
     *,
     causal: bool,
     kernel: str = "xla",
-    rows: str = "batch",
-    heads: str | None = "heads",
 ) -> Float[Array, "B T N H"]:
     """Attention among tokens of equal segment id, with grouped key/value heads.
 
@@ -40,11 +38,10 @@ def segment_attention(
       q, k, v: rotated queries and keys, values.
       segment_ids: who sees whom.
       causal: tokens see no later ones.
-      kernel: «splash» (TPUs) or «xla».
-      rows, heads: logical axes of B and N.
+      kernel: «splash», which no compiler can split over devices, or «xla».
     """
     if kernel == "splash":
-        return splash_attention(q, k, v, segment_ids, causal=causal, rows=rows, heads=heads)
+        return splash_attention(q, k, v, segment_ids, causal=causal)
     mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     return checkpoint_name(jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal), "context")
 

@@ -12,7 +12,7 @@ Policy = Callable[..., bool]
 
 def _all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
     """Everything is kept but what a weight passes through on its way into a product: gathered weights are large."""
-    return primitive.name not in ("sharding_constraint", "convert_element_type", "reshape", "name")
+    return primitive.name not in ("convert_element_type", "all_gather", "transpose", "reshape", "name")
 
 
 _policies = jax.checkpoint_policies

@@ -25,7 +25,7 @@ from videmo_jax.model.layers import (
     weight,
 )
 from videmo_jax.model.tables import look_up
-from videmo_jax.sharding.rules import constrain
+from videmo_jax.sharding.collectives import enter_tensor, leave_tensor
 
 Attend = Callable[[Array, Array, Array], Array]
 
@@ -65,12 +65,12 @@ class DecoderLayer(nnx.Module):
           angles: rotary angles of the tokens.
           attend: (q, k, v) -> mixed values, q [B, T, N, H], k and v [B, T, K, H].
         """
-        q, k, v = self.qkv(rms_norm(x, self.attention_norm, self.eps))
+        q, k, v = self.qkv(enter_tensor(rms_norm(x, self.attention_norm, self.eps)))
         q, k, v = checkpoint_name((rotate(q, angles), rotate(k, angles), v), "qkv")
-        x += checkpoint_name(join_heads(attend(q, k, v), self.o), "mixed")
-        gate, up = self.gate_up(rms_norm(x, self.mlp_norm, self.eps))
-        x += project(jax.nn.silu(gate) * up, self.down, "btf,fd->btd")
-        return constrain(x, "batch", None, None), (k, v)
+        x += checkpoint_name(leave_tensor(join_heads(attend(q, k, v), self.o)), "mixed")
+        gate, up = self.gate_up(enter_tensor(rms_norm(x, self.mlp_norm, self.eps)))
+        x += leave_tensor(project(jax.nn.silu(gate) * up, self.down, "btf,fd->btd"))
+        return x, (k, v)
 
     def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
         """Queries [B, T, N, H], keys and values [B, T, K, H], not yet rotated."""

@@ -11,7 +11,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from videmo_jax.model.compute import REMAT
-from videmo_jax.sharding.rules import RULES, use_weight
+from videmo_jax.sharding.collectives import use_weight
+from videmo_jax.sharding.rules import RULES
 
 Initializer = Callable[..., jax.Array]
 NORMAL = nnx.initializers.normal(0.02)  # as in the configurations of Qwen2.5-VL
@@ -44,10 +45,11 @@ def weight(
     """
     if len(axes) != len(shape) or any(axis not in RULES for axis in axes):
         raise ValueError(f"{hf}: logical axes {axes} do not describe shape {shape}")
+    whole = shape
     if stack is not None:
         shape, axes = (stack, *shape), ("layers", *axes)
     value = init(rngs.params(), shape, jnp.float32)
-    return nnx.Param(value, out_sharding=axes, eager_sharding=False, hf=hf, hf_layout=layout)
+    return nnx.Param(value, out_sharding=axes, eager_sharding=False, whole=whole, hf=hf, hf_layout=layout)
 
 
 def products_in(dtype: Any) -> AbstractContextManager[None]:
@@ -57,9 +59,9 @@ def products_in(dtype: Any) -> AbstractContextManager[None]:
 
 
 def used(param: nnx.Param, dtype: Any) -> Array:
-    """A parameter, or one layer of a stacked one, as the computation reads it; see `sharding.rules.use_weight`."""
-    value = param[...]
-    return use_weight(value, tuple(param.get_metadata("out_sharding"))[-value.ndim :], jnp.dtype(dtype))
+    """A parameter, or one layer of a stacked one, as the computation reads it; see `sharding.collectives`."""
+    whole = param.get_metadata("whole")
+    return use_weight(param[...], param.get_metadata("out_sharding")[-len(whole) :], whole, dtype)
 
 
 def project(x: Array, kernel: nnx.Param, pattern: str, bias: nnx.Param | None = None) -> Array:
@@ -70,7 +72,7 @@ def project(x: Array, kernel: nnx.Param, pattern: str, bias: nnx.Param | None = 
 
 def join_heads(x: Float[Array, "*B N H"], kernel: nnx.Param) -> Float[Array, "*B D"]:
     """Projects heads back to the model's width, as one matrix product."""
-    return x.reshape(*x.shape[:-2], -1) @ used(kernel, x.dtype).reshape(-1, kernel.shape[-1])
+    return x.reshape(*x.shape[:-2], -1) @ used(kernel, x.dtype).reshape(-1, kernel.get_metadata("whole")[-1])
 
 
 def rms_norm(x: Float[Array, "*B D"], scale: nnx.Param, eps: float) -> Float[Array, "*B D"]:

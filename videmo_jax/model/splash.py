@@ -1,14 +1,11 @@
-"""Attention on TPUs: JAX's splash kernel, with segments, on each device's share of rows and heads."""
+"""Attention on TPUs: JAX's splash kernel, with segments."""
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float, Int
-
-from videmo_jax.sharding.rules import current_mesh, mesh_axes, partition_spec
 
 LANES = 128  # tokens are padded to a multiple: the width of a TPU's vector registers
 BLOCKS = (512, 384, 256, 128)  # tokens of a tile, the largest that divides the row
@@ -23,34 +20,9 @@ def splash_attention(
     segment_ids: Int[Array, "B T"],
     *,
     causal: bool,
-    rows: str,
-    heads: str | None,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """As `model.attention.segment_attention`, without scores in memory.
-
-    Args:
-      q, k, v, segment_ids: see there.
-      causal: tokens see no later ones.
-      rows, heads: logical axes of B and of N; keys and values have those of «kv_heads» where N has «heads».
-      interpret: runs the kernel on any platform, slowly.
-    """
-    local = functools.partial(_on_one_device, causal=causal, interpret=interpret)
-    mesh = current_mesh()
-    if mesh is None:
-        return local(q, k, v, segment_ids)
-    kv_heads = "kv_heads" if heads else None
-    outer = partition_spec((rows, None, heads, None), q.shape, mesh)
-    inner = partition_spec((rows, None, kv_heads, None), k.shape, mesh)
-    if mesh_axes(outer, 2) != mesh_axes(inner, 2):  # too few of them: every head gets its own
-        k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-        inner = outer
-    ids = partition_spec((rows, None), segment_ids.shape, mesh)
-    split = jax.shard_map(local, in_specs=(outer, inner, inner, ids), out_specs=outer, check_vma=False)
-    return split(q, k, v, segment_ids)
-
-
-def _on_one_device(q: Array, k: Array, v: Array, segment_ids: Array, *, causal: bool, interpret: bool) -> Array:
+    """As `model.attention.segment_attention`, without scores in memory; `interpret` runs on any platform, slowly."""
     length, width = q.shape[1], q.shape[3]
     padding = -length % LANES
     q, k, v = (jnp.moveaxis(jnp.pad(x, [(0, 0), (0, padding), (0, 0), (0, 0)]), 1, 2) for x in (q, k, v))

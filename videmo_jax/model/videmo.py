@@ -12,7 +12,7 @@ from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.language import Decoder
 from videmo_jax.model.vision import VisionTower
-from videmo_jax.sharding.rules import constrain
+from videmo_jax.sharding.collectives import all_shares, own_share
 
 
 @jax.tree_util.register_dataclass
@@ -45,16 +45,15 @@ class VidEmo(nnx.Module):
         x = self.language.embed(rows.tokens, compute.dtype)
         batch, slabs, patches, _ = rows.patches.shape
         if slabs == 0:
-            return constrain(x, "batch", None, None)
+            return x
         merged = self.vision(
-            constrain(rows.patches.reshape(batch * slabs, patches, -1), "slabs", None, None),
-            constrain(rows.patch_hw.reshape(batch * slabs, patches, 2), "slabs", None, None),
+            own_share(rows.patches.reshape(batch * slabs, patches, -1)),
+            own_share(rows.patch_hw.reshape(batch * slabs, patches, 2)),
             compute,
         )
-        merged = constrain(merged.reshape(batch, -1, x.shape[-1]), "batch", None, None)
+        merged = all_shares(merged, batch * slabs).reshape(batch, -1, x.shape[-1])
         index = rows.vision_index[..., None]
-        seen = jnp.take_along_axis(merged, jnp.maximum(index, 0), axis=1)
-        return constrain(jnp.where(index >= 0, seen, x), "batch", None, None)
+        return jnp.where(index >= 0, jnp.take_along_axis(merged, jnp.maximum(index, 0), axis=1), x)
 
     def __call__(
         self,

@@ -26,7 +26,6 @@ from videmo_jax.model.layers import (
     used,
     weight,
 )
-from videmo_jax.sharding.rules import constrain
 
 # Of CLIP, in RGB (PAPER.md section 7).
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -44,7 +43,7 @@ class VisionBlock(nnx.Module):
         self.qkv = weight(
             rngs,
             (d, 3, n, h),
-            ("vision_embed", None, None, None),
+            ("embed", None, None, None),
             hf=hf + "attn.qkv.weight",
             layout="(three n h) d -> d three n h",
             stack=stack,
@@ -61,7 +60,7 @@ class VisionBlock(nnx.Module):
         self.proj = weight(
             rngs,
             (n, h, d),
-            (None, None, "vision_embed"),
+            (None, None, "embed"),
             hf=hf + "attn.proj.weight",
             layout="d (n h) -> n h d",
             stack=stack,
@@ -71,7 +70,7 @@ class VisionBlock(nnx.Module):
         self.gate, self.gate_bias = _mlp_weight(rngs, d, f, hf + "mlp.gate_proj", stack)
         self.up, self.up_bias = _mlp_weight(rngs, d, f, hf + "mlp.up_proj", stack)
         self.down = weight(
-            rngs, (f, d), (None, "vision_embed"), hf=hf + "mlp.down_proj.weight", layout="d f -> f d", stack=stack
+            rngs, (f, d), (None, "embed"), hf=hf + "mlp.down_proj.weight", layout="d f -> f d", stack=stack
         )
         self.down_bias = weight(
             rngs, (d,), (None,), hf=hf + "mlp.down_proj.bias", layout="d -> d", init=ZEROS, stack=stack
@@ -88,12 +87,12 @@ class VisionBlock(nnx.Module):
         qkv = project(rms_norm(x, self.norm1, self.eps), self.qkv, "spd,dcnh->cspnh")
         q, k, v = qkv + used(self.qkv_bias, x.dtype)[:, None, None]
         q, k, v = checkpoint_name((rotate(q, angles), rotate(k, angles), v), "qkv")
-        mixed = segment_attention(q, k, v, segment_ids, causal=False, kernel=kernel, rows="slabs", heads=None)
+        mixed = segment_attention(q, k, v, segment_ids, causal=False, kernel=kernel)
         x += checkpoint_name(join_heads(mixed, self.proj) + used(self.proj_bias, x.dtype), "mixed")
         y = rms_norm(x, self.norm2, self.eps)
         gate = project(y, self.gate, "spd,df->spf", self.gate_bias)
         y = jax.nn.silu(gate) * project(y, self.up, "spd,df->spf", self.up_bias)
-        return constrain(x + project(y, self.down, "spf,fd->spd", self.down_bias), "slabs", None, None)
+        return x + project(y, self.down, "spf,fd->spd", self.down_bias)
 
 
 class PatchMerger(nnx.Module):
@@ -102,19 +101,17 @@ class PatchMerger(nnx.Module):
     def __init__(self, config: VisionConfig, rngs: nnx.Rngs) -> None:
         d, group, out = config.width, config.merge**2, config.out_width
         hf = "visual.merger."
-        self.eps = config.norm_eps
+        self.eps, self.group = config.norm_eps, group
         self.norm = weight(rngs, (d,), (None,), hf=hf + "ln_q.weight", layout="d -> d", init=ONES)
-        self.inner = weight(
-            rngs, (group * d, group * d), ("vision_embed", None), hf=hf + "mlp.0.weight", layout="f d -> d f"
-        )
+        self.inner = weight(rngs, (group * d, group * d), ("embed", None), hf=hf + "mlp.0.weight", layout="f d -> d f")
         self.inner_bias = weight(rngs, (group * d,), (None,), hf=hf + "mlp.0.bias", layout="f -> f", init=ZEROS)
-        self.outer = weight(rngs, (group * d, out), ("vision_embed", None), hf=hf + "mlp.2.weight", layout="d f -> f d")
+        self.outer = weight(rngs, (group * d, out), ("embed", None), hf=hf + "mlp.2.weight", layout="d f -> f d")
         self.outer_bias = weight(rngs, (out,), (None,), hf=hf + "mlp.2.bias", layout="d -> d", init=ZEROS)
 
     def __call__(self, x: Float[Array, "S P D"]) -> Float[Array, "S P/4 E"]:
         """The patches of a merge group lie next to each other."""
         x = rms_norm(x, self.norm, self.eps)
-        x = x.reshape(x.shape[0], -1, self.inner.shape[0])
+        x = x.reshape(x.shape[0], -1, self.group * x.shape[-1])
         x = jax.nn.gelu(project(x, self.inner, "spd,df->spf", self.inner_bias), approximate=False)
         return project(x, self.outer, "spf,fd->spd", self.outer_bias)
 
@@ -127,7 +124,7 @@ class VisionTower(nnx.Module):
         self.patch_embed = weight(
             rngs,
             (config.channels, config.temporal_patch, config.patch, config.patch, config.width),
-            (None, None, None, None, "vision_embed"),
+            (None, None, None, None, "embed"),
             hf="visual.patch_embed.proj.weight",
             layout="d c t y x -> c t y x d",
         )
@@ -156,7 +153,7 @@ class VisionTower(nnx.Module):
         ) -> tuple[Float[Array, "S P D"], None]:
             return block(x, angles, jnp.where(full, slab_ids, window_ids), compute.attention), None
 
-        x = constrain(self.embed_patches(patches, compute.dtype), "slabs", None, None)
+        x = self.embed_patches(patches, compute.dtype)
         x, _ = scan_layers(self.blocks, step, x, full, remat=compute.vision_remat)
         return self.merger(x)
 
@@ -189,8 +186,6 @@ def rotary_angles(patch_hw: Int[Array, "S P 2"], config: VisionConfig) -> Float[
 
 def _mlp_weight(rngs: nnx.Rngs, width: int, mlp_width: int, hf: str, stack: int) -> tuple[nnx.Param, nnx.Param]:
     """A projection into the MLP, with its bias."""
-    kernel = weight(
-        rngs, (width, mlp_width), ("vision_embed", None), hf=hf + ".weight", layout="f d -> d f", stack=stack
-    )
+    kernel = weight(rngs, (width, mlp_width), ("embed", None), hf=hf + ".weight", layout="f d -> d f", stack=stack)
     bias = weight(rngs, (mlp_width,), (None,), hf=hf + ".bias", layout="f -> f", init=ZEROS, stack=stack)
     return kernel, bias

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from videmo_jax.data.rows import Batch
 from videmo_jax.model.compute import Compute
-from videmo_jax.model.tables import Axes, Share, on_each_device
+from videmo_jax.model.tables import share_of
 from videmo_jax.model.videmo import VidEmo
+from videmo_jax.sharding.collectives import TableShare
 
 
 @jax.tree_util.register_dataclass
@@ -61,19 +61,19 @@ def token_sums(
     of `weights` is not.
     """
     table = model.language.table
-    return _sums(hidden, table[...], targets, weights, chunk, tuple(table.get_metadata("out_sharding")))
+    return _sums(hidden, table[...], targets, weights, chunk, share_of(table))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _sums(hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, axes: Axes) -> LossSums:
-    return _pass(hidden, table, targets, weights, chunk, axes, gradients=False)[0]
+def _sums(hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, share: TableShare) -> LossSums:
+    return _pass(hidden, table, targets, weights, chunk, share, gradients=False)[0]
 
 
-def _sums_fwd(hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, axes: Axes) -> Any:
-    return _pass(hidden, table, targets, weights, chunk, axes, gradients=True)
+def _sums_fwd(hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, share: TableShare) -> Any:
+    return _pass(hidden, table, targets, weights, chunk, share, gradients=True)
 
 
-def _sums_bwd(chunk: int, axes: Axes, gradients: tuple[Array, Array], wanted: LossSums) -> tuple[Array | None, ...]:
+def _sums_bwd(chunk: int, share: TableShare, gradients: tuple[Array, Array], wanted: LossSums) -> Any:
     by_hidden, by_table = gradients
     return by_hidden * wanted.loss.astype(by_hidden.dtype), by_table * wanted.loss, None, None
 
@@ -82,44 +82,43 @@ _sums.defvjp(_sums_fwd, _sums_bwd)
 
 
 def _pass(
-    hidden: Array, table: Array, targets: Array, weights: Array, chunk: int, axes: Axes, *, gradients: bool
+    hidden: Array,
+    table: Array,
+    targets: Array,
+    weights: Array,
+    chunk: int,
+    share: TableShare,
+    *,
+    gradients: bool,
 ) -> tuple[LossSums, tuple[Array, Array] | None]:
     """The sums and, where wanted, the loss's gradient by hidden states and by the table."""
-    dtype = hidden.dtype
+    dtype, length = hidden.dtype, hidden.shape[1]
+    whole = share.whole(table, dtype)
+    ids = jnp.arange(share.rows)
 
-    def body(share: Share, table: Array, *rows: Array) -> Any:
-        whole = share.whole(table, dtype)
-        ids = jnp.arange(len(whole))
-
-        def step(carry: tuple[LossSums, Array | None], part: tuple[Array, Array, Array]) -> Any:
-            (sums, by_table), (hidden, targets, weights) = carry, part
-            logits = jnp.einsum("btd,vd->btv", hidden, whole, preferred_element_type=jnp.float32)
-            highest = share.over_vocab(lax.pmax, jnp.max(logits, axis=-1))
-            exps = jnp.exp(logits - highest[..., None])
-            total = share.over_vocab(lax.psum, jnp.sum(exps, axis=-1))
-            wanted = share.place(targets, len(whole))[..., None] == ids
-            chosen = share.over_vocab(lax.psum, jnp.sum(jnp.where(wanted, logits, 0), axis=-1))
-            loss = jnp.log(total) + highest - chosen
-            found = LossSums(jnp.sum(loss * weights), jnp.sum(weights), jnp.sum((chosen >= highest) * weights))
-            if not gradients:
-                return (sums + found, None), None
-            slope = ((exps / total[..., None] - wanted) * weights[..., None]).astype(dtype)
-            by_hidden = share.over_vocab(lax.psum, jnp.einsum("btv,vd->btd", slope, whole))
-            by_table += jnp.einsum("btv,btd->vd", slope, hidden, preferred_element_type=jnp.float32)
-            return (sums + found, by_table), by_hidden
-
-        zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
-        start = (zero, jnp.zeros(whole.shape, jnp.float32) if gradients else None)
-        (sums, by_table), by_hidden = lax.scan(step, start, tuple(_split(x, chunk) for x in rows))
-        sums = share.over_tokens(sums)
+    def step(carry: tuple[LossSums, Array | None], part: tuple[Array, Array, Array]) -> Any:
+        (sums, by_table), (hidden, targets, weights) = carry, part
+        logits = jnp.einsum("btd,vd->btv", hidden, whole, preferred_element_type=jnp.float32)
+        highest = share.max(jnp.max(logits, axis=-1))
+        exps = jnp.exp(logits - highest[..., None])
+        total = share.sum(jnp.sum(exps, axis=-1))
+        wanted = share.place(targets)[..., None] == ids
+        chosen = share.sum(jnp.sum(jnp.where(wanted, logits, 0), axis=-1))
+        loss = jnp.log(total) + highest - chosen
+        found = LossSums(jnp.sum(loss * weights), jnp.sum(weights), jnp.sum((chosen >= highest) * weights))
         if not gradients:
-            return sums, None
-        return sums, (_join(by_hidden, rows[0].shape[1]), share.reduced(by_table, dtype))
+            return (sums + found, None), None
+        slope = ((exps / total[..., None] - wanted) * weights[..., None]).astype(dtype)
+        by_hidden = share.sum(jnp.einsum("btv,vd->btd", slope, whole))
+        by_table += jnp.einsum("btv,btd->vd", slope, hidden, preferred_element_type=jnp.float32)
+        return (sums + found, by_table), by_hidden
 
-    def out(stored: PartitionSpec, rows: PartitionSpec) -> Any:
-        return PartitionSpec(), ((rows, stored) if gradients else None)
-
-    return on_each_device(body, table, axes, hidden, targets, weights, out=out)
+    zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+    start = (zero, jnp.zeros(whole.shape, jnp.float32) if gradients else None)
+    (sums, by_table), by_hidden = lax.scan(step, start, tuple(_split(x, chunk) for x in (hidden, targets, weights)))
+    if not gradients:
+        return sums, None
+    return sums, (_join(by_hidden, length), share.reduced(by_table, dtype))
 
 
 def _split(x: Array, chunk: int) -> Array:

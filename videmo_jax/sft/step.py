@@ -19,9 +19,10 @@ from videmo_jax.model.attention import KERNELS, kernel_for
 from videmo_jax.model.compute import REMAT, Compute
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.layers import products_in
-from videmo_jax.model.videmo import abstract_model
+from videmo_jax.model.videmo import VidEmo, abstract_model
 from videmo_jax.sft.loss import LossSums, next_token_sums
-from videmo_jax.sharding.rules import batch_shards, constrain, shard_state
+from videmo_jax.sharding.collectives import BATCH, sum_over, unsummed
+from videmo_jax.sharding.rules import RULES, batch_shards, shard_state
 from videmo_jax.training.guard import GuardSpec, watch
 from videmo_jax.training.optimizer import descend
 from videmo_jax.training.state import TrainState, abstract_state
@@ -89,27 +90,8 @@ def make_train_step(
 
     A step that the guard finds bad changes nothing but `halted`, and no later one does.
     """
-    graph = nnx.graphdef(abstract_model(config))
     layout = shard_state(abstract_state(config, optimizer), mesh)
-
-    def summed_loss(params: nnx.State, batch: Batch) -> tuple[Float[Array, ""], LossSums]:
-        sums = next_token_sums(nnx.merge(graph, params), batch, compute.on(mesh), chunk=compute.loss_chunk)
-        return sums.loss, sums
-
-    def gradients(params: nnx.State, batch: Batch) -> tuple[LossSums, nnx.State]:
-        """Sums over the batch, of the loss and of its gradient: they do not depend on how the batch is cut."""
-        gradient = jax.value_and_grad(summed_loss, has_aux=True)
-        if compute.microbatches == 1:
-            (_, sums), gradients = gradient(params, batch)
-            return sums, gradients
-
-        def add(so_far: tuple[LossSums, nnx.State], part: Batch) -> tuple[tuple[LossSums, nnx.State], None]:
-            (_, sums), gradients = gradient(params, part)
-            return jax.tree.map(jnp.add, so_far, (sums, gradients)), None
-
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        start = (LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3))), zeros)
-        return lax.scan(add, start, _microbatches(batch, compute.microbatches, mesh))[0]
+    gradients = _on_every_device(config, mesh, compute, _gradients)
 
     def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
@@ -138,13 +120,13 @@ def make_train_step(
 
 def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Callable[[nnx.State, Batch], LossSums]:
     """The compiled loss of a batch, without a gradient: (parameters, batch) -> sums."""
-    graph = nnx.graphdef(abstract_model(config))
+    loss = _on_every_device(config, mesh, compute, _loss)
 
-    def loss(params: nnx.State, batch: Batch) -> LossSums:
+    def whole(params: nnx.State, batch: Batch) -> LossSums:
         with products_in(compute.dtype):
-            return next_token_sums(nnx.merge(graph, params), batch, compute.on(mesh), chunk=compute.loss_chunk)
+            return loss(params, batch)[0]
 
-    compiled = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    compiled = jax.jit(whole, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def run(params: nnx.State, batch: Batch) -> LossSums:
         with jax.set_mesh(mesh):
@@ -153,16 +135,76 @@ def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Cal
     return run
 
 
-def _microbatches(batch: Batch, count: int, mesh: Mesh) -> Batch:
-    """[B, ...] to [count, B / count, ...]: every device cuts its own rows, and nothing travels."""
-    shards = batch_shards(mesh)
+def _on_every_device(config: ModelConfig, mesh: Mesh, compute: ComputeSpec, body: Callable[..., Any]) -> Any:
+    """(parameters, batch) -> body(model of parameters, parameters, batch, compute) on each device's own part of both.
 
-    def cut(x: Array) -> Array:
-        x = x.reshape(shards, count, -1, *x.shape[1:]).swapaxes(0, 1)
-        x = x.reshape(count, -1, *x.shape[3:])
-        return constrain(x, None, "batch", *[None] * (x.ndim - 2))
+    The body returns sums over its rows, whose total is returned, and a tree like the parameters or None.
+    """
+    graph = nnx.graphdef(abstract_model(config))
+    for field in ("kv_heads", "mlp_width"):
+        if getattr(config.text, field) % mesh.shape["tensor"]:
+            raise ValueError(
+                f"mesh.tensor is {mesh.shape['tensor']}; it must divide text.{field}, {getattr(config.text, field)}"
+            )
 
-    return jax.tree.map(cut, batch)
+    def local(params: nnx.State, batch: Batch) -> Any:
+        sums, tree = body(partial(nnx.merge, graph), params, batch, compute, compute.on(mesh))
+        return sum_over(sums, BATCH), tree
+
+    def run(params: nnx.State, batch: Batch) -> Any:
+        rows, shards = len(batch.targets), batch_shards(mesh) * compute.microbatches
+        if rows % shards:
+            raise ValueError(f"a batch of {rows} rows is no multiple of the {shards} parts that it is computed in")
+        stored = jax.tree.map(lambda sharding: sharding.spec, shard_state(params, mesh))
+        split = PartitionSpec(RULES["batch"])
+        out = (PartitionSpec(), stored if body is _gradients else None)
+        return jax.shard_map(local, mesh=mesh, in_specs=(stored, split), out_specs=out, check_vma=False)(params, batch)
+
+    return run
+
+
+def _loss(merge: Callable[..., VidEmo], params: nnx.State, batch: Batch, spec: ComputeSpec, compute: Compute) -> Any:
+    """Sums over a device's rows."""
+    return next_token_sums(merge(params), batch, compute, chunk=spec.loss_chunk), None
+
+
+def _gradients(
+    merge: Callable[..., VidEmo], params: nnx.State, batch: Batch, spec: ComputeSpec, compute: Compute
+) -> tuple[LossSums, nnx.State]:
+    """Sums over a device's rows, and the gradient of the loss summed over all: it does not depend on any cut."""
+
+    def summed_loss(params: nnx.State, batch: Batch) -> tuple[Float[Array, ""], LossSums]:
+        sums = next_token_sums(merge(params), batch, compute, chunk=spec.loss_chunk)
+        return sums.loss, sums
+
+    gradient = jax.value_and_grad(summed_loss, has_aux=True)
+    if spec.microbatches == 1:
+        (_, sums), gradients = gradient(params, batch)
+    else:
+
+        def add(so_far: tuple[LossSums, nnx.State], part: Batch) -> tuple[tuple[LossSums, nnx.State], None]:
+            (_, sums), gradients = gradient(params, part)
+            return jax.tree.map(jnp.add, so_far, (sums, gradients)), None
+
+        zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+        parts = jax.tree.map(lambda x: x.reshape(spec.microbatches, -1, *x.shape[1:]), batch)
+        (sums, gradients), _ = lax.scan(add, (zero, jax.tree.map(jnp.zeros_like, params)), parts)
+    return sums, _summed(gradients, compute.dtype)
+
+
+def _summed(gradients: nnx.State, dtype: Any) -> nnx.State:
+    """Gradients summed over the axes that their weights are not gathered along; the large ones travel as `dtype`."""
+
+    def summed(path: tuple[Any, ...], leaf: nnx.Variable) -> nnx.Variable:
+        axes, whole = leaf.get_metadata("out_sharding"), leaf.get_metadata("whole")
+        over = unsummed(axes[-len(whole) :], whole)
+        if path[0].key == "vision":  # the devices along the tensor axis had slabs of their own
+            over = (*over, "tensor")
+        value = leaf.get_value()
+        travelling = value.astype(dtype) if len(whole) > 1 else value
+        return leaf.replace(sum_over(travelling, over).astype(value.dtype))
+
+    return jax.tree_util.tree_map_with_path(summed, gradients, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
 def numbers(metrics: StepMetrics) -> dict[str, Any]:
