@@ -7,10 +7,14 @@ Examples:
   python launch/train.py --config configs/curriculum.py --config.data.root=RECORDS --workdir runs/curriculum
   python launch/train.py --config configs/curriculum.py:stage2 --config.init=CKPT --workdir runs/expression
 
-Run the same command again, and it goes on from the last checkpoint in the work directory.
+Run the same command again, and it goes on from the last checkpoint in the work directory. On several hosts run it on
+each of them, with one work directory that all see: they find each other on TPU pods, GKE, SLURM and Kubernetes Jobs;
+elsewhere set JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. SIGTERM to any of
+them saves, and ends all with exit code 143.
 """
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -33,14 +37,32 @@ def main(argv: Sequence[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Imported here, so that --help answers at once.
+    import jax
+
     from videmo_jax.sft.run import run
+    from videmo_jax.training import cluster
     from videmo_jax.training.loop import TrainingStopped
 
     sys.stdout.reconfigure(line_buffering=True)  # a log shows each step as it comes
     try:
-        run(CONFIG.value, Path(WORKDIR.value), Console())
+        cluster.start()
+        run(CONFIG.value, Path(WORKDIR.value), Console(quiet=jax.process_index() != 0))
+        cluster.finish()
+    except cluster.Preempted as notice:
+        print(f"train: {notice}", file=sys.stderr)
+        cluster.finish()
+        sys.exit(cluster.PREEMPTED)
     except (ValueError, OSError, TrainingStopped) as error:
+        if cluster.several():
+            cluster.leave(str(error))
         fail(str(error))
+    except Exception as error:
+        if cluster.is_lost(error):
+            cluster.leave(cluster.lost_message())
+        if cluster.several():
+            traceback.print_exc()
+            cluster.leave(f"step {cluster.step()}: {type(error).__name__}; the lines above say where")
+        raise
 
 
 def fail(message: str) -> NoReturn:

@@ -20,6 +20,7 @@ from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
 from videmo_jax.training.checkpoint import Checkpoints, Meta, steps
+from videmo_jax.training.cluster import Stop
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
 from videmo_jax.training.loop import LoopSpec, run_steps
@@ -66,8 +67,8 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
         )
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         first = checkpoints.latest() or 0
-        with MetricsWriter(workdir, after_step=first if started else -1) as metrics:
-            trainer = _Trainer(config, plan, mesh, checkpoints, metrics, console)
+        with MetricsWriter(workdir, after_step=first if started else -1) as metrics, Stop() as stop:
+            trainer = _Trainer(config, plan, mesh, checkpoints, metrics, stop, console)
             state = trainer.run(first)
     write_training_report(workdir, title=workdir.name, config=as_json)
     if len(plan.skips):
@@ -85,9 +86,10 @@ class _Trainer:
         mesh: Mesh,
         checkpoints: Checkpoints,
         metrics: MetricsWriter,
+        stop: Stop,
         console: Console,
     ) -> None:
-        self.config, self.plan, self.mesh = config, plan, mesh
+        self.config, self.plan, self.mesh, self.stop = config, plan, mesh, stop
         self.checkpoints, self.metrics, self.console = checkpoints, metrics, console
         self.place = partial(to_devices, mesh=mesh)
         self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
@@ -149,6 +151,7 @@ class _Trainer:
                 feed,
                 lambda step: rate(step - plan.begin - 1),
                 first=first,
+                stop=self.stop,
                 checkpoints=self.checkpoints,
                 meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
                 tokenizer_files=self.plan.tokenizer.files,

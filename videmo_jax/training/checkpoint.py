@@ -13,6 +13,7 @@ Everything that a command is given as CKPT is a directory with `checkpoints/` in
 
 import dataclasses
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from jax.sharding import Mesh
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sharding.rules import make_mesh, shard_state
+from videmo_jax.training.cluster import is_lost
 
 FOLDER = "checkpoints"
 FORMAT = 2  # 1 had no guard beside the optimizer
@@ -169,14 +171,16 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(epath.Path(workdir).absolute() / FOLDER, options=options)
+        self._manager = _Manager(epath.Path(workdir).absolute() / FOLDER, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or not is_lost(error):  # a process that is gone would be waited for in vain
+            self._manager.close()
 
     def latest(self) -> int | None:
         """The newest committed step, None at the start."""
@@ -217,6 +221,17 @@ class Checkpoints:
         nnx.replace_by_pure_dict(params, restored.params)
         leaves = jax.tree.leaves(restored.optimizer)
         return params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves), restored.data
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves the question whether the run is to end to `cluster.Stop`.
+
+    Orbax would ask with the number of a step that is long past, in a thread, and so turn back the count by which
+    jax's protocol finds the step to end at.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 def _in_chunks(array: jax.Array) -> ocp.SaveArgs:

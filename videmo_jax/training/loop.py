@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from videmo_jax.training.checkpoint import Checkpoints, Meta
+from videmo_jax.training.cluster import Preempted, Stop
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.state import TrainState
@@ -61,6 +62,7 @@ def run_steps(
     rate: Callable[[int], float],
     *,
     first: int,
+    stop: Stop,
     checkpoints: Checkpoints,
     meta: Callable[[int], Meta],
     tokenizer_files: dict[str, str],
@@ -79,6 +81,7 @@ def run_steps(
       feed: batches, endless; where they stand is saved with the checkpoints.
       rate: the learning rate of step n (the first is 1).
       first: where to begin.
+      stop: says after which step to save and end before the last one.
       checkpoints: where they go.
       meta: what a checkpoint of step n says of itself.
       tokenizer_files: that lie in every checkpoint.
@@ -89,6 +92,7 @@ def run_steps(
 
     Raises:
       TrainingStopped: the loss is no number.
+      Preempted: the run was asked to end; the last step is saved.
     """
     with _progress(console) as progress:
         bar = progress.add_task(title, total=spec.steps, completed=first, loss="-", rate="-")
@@ -101,8 +105,9 @@ def run_steps(
             window.samples += fed.samples
             state, measured = step(state, fed.batch, rate(number))
             last = number == spec.steps
+            stopping = stop.after(number)
             log = last or number == first + 1 or number % spec.log_every == 0
-            save = last or number % spec.save_every == 0
+            save = last or stopping or number % spec.save_every == 0
             if log or save:
                 values = numbers(measured)
                 if values.pop("halted"):
@@ -119,6 +124,8 @@ def run_steps(
             if save:
                 checkpoints.save(meta(number), tokenizer_files, state.params, (state.optimizer, state.guard), fed.state)
             progress.update(bar, completed=number)
+            if stopping:
+                raise Preempted(f"step {number}: asked to end, and saved; the same command goes on from here")
     return state
 
 
