@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back, from any path, in any dtype and layout; what is not there is said."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from videmo_jax.model.videmo import VidEmo
-from videmo_jax.sharding.rules import make_mesh
+from videmo_jax.sharding.rules import make_mesh, shard_state
 from videmo_jax.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -67,16 +68,86 @@ def test_parameters_come_back_in_another_dtype_and_layout(saved):
     assert gate.sharding.shard_shape(gate.shape) == (2, 16, 24)
 
 
+def layout(tree, mesh=None):
+    """Shapes, dtypes and places of a state, on one device or by the rules of a mesh."""
+    if mesh is None:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
+    return jax.tree.map(
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree, shard_state(tree, mesh)
+    )
+
+
+def resume(workdir, params, optimizer, mesh=None):
+    """What a run that starts again finds, and what it is told."""
+    said = []
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        restored = checkpoints.restore(layout(params, mesh), layout(optimizer, mesh), said.append)
+    return restored, said
+
+
 def test_a_run_resumes_with_optimizer_and_data(saved):
     workdir, params, optimizer = saved
-    fresh = nnx.state(VidEmo(CONFIG, nnx.Rngs(7)), nnx.Param)
-    with Checkpoints(workdir, keep=2) as checkpoints:
-        empty = jax.tree.map(lambda x: x + 1, optimizer)
-        restored, state, data = checkpoints.restore(checkpoints.latest(), fresh, empty)
-    assert equal(restored, params)
-    assert equal(state, optimizer)
-    assert jax.tree.structure(state) == jax.tree.structure(optimizer)
-    assert data == {"row": 24}
+    for mesh in (None, make_mesh({"fsdp": 2, "tensor": 2}), make_mesh({"replica": 2, "fsdp": 2})):
+        restored, said = resume(workdir, params, optimizer, mesh)
+        assert (restored.step, restored.data, said) == (3, {"row": 24}, [])
+        assert equal(restored.params, params)
+        assert equal(restored.optimizer, optimizer)
+        assert jax.tree.structure(restored.optimizer) == jax.tree.structure(optimizer)
+        if mesh:
+            down = restored.params["language"]["layers"]["down"].get_value()
+            assert down.sharding.mesh == mesh and len(down.addressable_shards) == 4
+    assert resume(workdir.parent / "new", params, optimizer) == (None, [])
+
+
+def test_the_newest_stay_and_those_that_are_kept_for_good(saved, tmp_path):
+    _, params, optimizer = saved
+    with Checkpoints(tmp_path / "kept", keep=1, keep_every=3) as checkpoints:
+        for step in range(1, 9):
+            checkpoints.save(dataclasses.replace(META, step=step), {}, params, optimizer, {})
+    assert steps(tmp_path / "kept") == [3, 6, 8]
+    for wrong in ({"keep": 0}, {"keep": 1, "keep_every": -1}):
+        with pytest.raises(ValueError, match="keep_every"):
+            Checkpoints(tmp_path / "wrong", **wrong)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    """Turns one bit of a byte, the same at every run: of a file's middle, where most of its content is."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGE = {"cut": cut, "gone": lambda path: path.unlink(), "flipped": flip}
+# Orbax keeps copies and notes that nobody reads; damage to them is none to the run.
+ALWAYS_READ = ("meta/metadata", "data/metadata", "tokenizer/metadata", "integrity/metadata", "manifest.ocdbt", "/d/")
+
+
+def files_of(checkpoint):
+    return [str(path.relative_to(checkpoint)) for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_to_any_file_is_noticed_or_does_not_matter(saved, tmp_path, damage):
+    """What is restored is the newest step, bit for bit, or the one before, with a word about it."""
+    workdir, params, optimizer = saved
+    noticed = []
+    for number, file in enumerate(files_of(workdir / "checkpoints/3")):
+        copy = tmp_path / str(number)
+        shutil.copytree(workdir, copy)
+        DAMAGE[damage](copy / "checkpoints/3" / file)
+        restored, said = resume(copy, params, optimizer)
+        assert restored.data == {"row": 8 * restored.step}, file
+        assert equal(restored.params, params) and equal(restored.optimizer, optimizer), file
+        assert (restored.step, len(said)) in ((3, 0), (2, 1)), file
+        assert (copy / "damaged/3").exists() == (restored.step == 2), file
+        if said:
+            noticed.append(file)
+    print(damage, "unnoticed", sorted(set(files_of(workdir / "checkpoints/3")) - set(noticed)))
 
 
 def test_what_is_missing_or_another_is_named(saved, tmp_path):

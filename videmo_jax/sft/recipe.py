@@ -118,7 +118,11 @@ def sft_recipe(model: str) -> ConfigDict:
                 "warmup": guard.warmup,  # steps of a stage before a leap counts
             },
             "log": {"every": 10},  # steps
-            "checkpoint": {"every": 500, "keep": 3},  # steps; checkpoints that stay
+            "checkpoint": {
+                "every": 500,  # steps
+                "keep": 3,  # newest that stay
+                "keep_every": 0,  # steps at whose multiples they stay for good, a multiple of `every`; 0: none
+            },
         }
     )
     return config.lock()

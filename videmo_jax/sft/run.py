@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -19,7 +20,7 @@ from videmo_jax.sft.plan import SKIPPED, ConfigError, Plan, StagePlan, make_plan
 from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
-from videmo_jax.training.checkpoint import Checkpoints, Meta, steps
+from videmo_jax.training.checkpoint import Checkpoints, Meta, Restored, steps
 from videmo_jax.training.cluster import Stop
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
@@ -65,11 +66,22 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
             f"batch is {config.batch}; it must be a multiple of the {mesh.size // mesh.shape['tensor']} devices that "
             f"split it, and of the {hosts} hosts"
         )
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        first = checkpoints.latest() or 0
+    keep, keep_every = config.checkpoint.keep, config.checkpoint.keep_every
+    if keep_every % config.checkpoint.every:
+        raise ConfigError(
+            f"checkpoint.keep_every is {keep_every}; it must be a multiple of checkpoint.every = "
+            f"{config.checkpoint.every}, since other steps are not saved"
+        )
+    with Checkpoints(workdir, keep=keep, keep_every=keep_every) as checkpoints:
+        # All stages have one optimizer but for its learning rate, and so one program.
+        optimizer = make_optimizer(plan.stages[0].stage.optimizer)
+        layout = state_layout(plan.model, optimizer, mesh)
+        # The guard is a few bytes, and goes with the optimizer.
+        restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard), console.print)
+        first = restored.step if restored else 0
         with MetricsWriter(workdir, after_step=first if started else -1) as metrics, Stop() as stop:
-            trainer = _Trainer(config, plan, mesh, checkpoints, metrics, stop, console)
-            state = trainer.run(first)
+            trainer = _Trainer(config, plan, mesh, optimizer, checkpoints, metrics, stop, console)
+            state = trainer.run(restored)
     write_training_report(workdir, title=workdir.name, config=as_json)
     if len(plan.skips):
         console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / SKIPPED} says why")
@@ -84,6 +96,7 @@ class _Trainer:
         config: ConfigDict,
         plan: Plan,
         mesh: Mesh,
+        optimizer: optax.GradientTransformation,
         checkpoints: Checkpoints,
         metrics: MetricsWriter,
         stop: Stop,
@@ -93,29 +106,27 @@ class _Trainer:
         self.checkpoints, self.metrics, self.console = checkpoints, metrics, console
         self.place = partial(to_devices, mesh=mesh)
         self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-        # All stages have one optimizer but for its learning rate, and so one program.
-        self.optimizer = make_optimizer(plan.stages[0].stage.optimizer)
+        self.optimizer = optimizer
         self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard)
         self.loss = make_loss_step(plan.model, mesh, plan.compute)
 
-    def run(self, first: int) -> TrainState:
-        """Goes on after step `first`, 0 at the start, to the end of the last stage."""
+    def run(self, restored: Restored | None) -> TrainState:
+        """Goes on from a checkpoint, None at the start, to the end of the last stage."""
         config, stages = self.config, self.plan.stages
-        layout = state_layout(self.plan.model, self.optimizer, self.mesh)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(layout.params))
+        if restored:
+            first, data = restored.step, restored.data
+            state = TrainState(restored.params, *restored.optimizer)
+        else:
+            first, data = 0, {}
+            params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
+            state = TrainState(params, None, fresh_guard())
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.console.print(
             f"{parameters / 1e6:,.1f} M parameters on {self.mesh.size} {jax.devices()[0].platform} device(s), "
             f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
         )
         if first:
-            # One item of the checkpoint: the guard is a few bytes.
-            beside = layout.optimizer, layout.guard
-            params, (optimizer, guard), data = self.checkpoints.restore(first, layout.params, beside)
-            state = TrainState(params, optimizer, guard)
             self.console.print(f"resumed from step {first}")
-        else:
-            params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
-            state, data = TrainState(params, None, fresh_guard()), {}
         before = "before training"
         for stage in stages:
             if first < stage.end:
