@@ -75,6 +75,7 @@ def sft_recipe(model: str) -> ConfigDict:
                 "variant": "full",  # or sampled: the folder below each group
                 "include": (),  # patterns of file names, such as 'MEAD_*'; empty: all
                 "instructions": (),  # JSON Lines files of text-only conversations, for a folder of Emo-CFG
+                "leave_out": "",  # JSON file of ids of samples that no row takes, such as WORKDIR/stopped.json
                 "tasks": (),  # 'PATTERN=STAGE/FORM' of annotation files that are not official
                 "synthetic_scenes": 170,  # of the synthetic set
                 "frames": {  # PAPER.md section 7

@@ -1,22 +1,22 @@
 """One SFT run: the plan's stages, one after the other, on the devices."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from videmo_jax.data.pipeline import TrainingBatches, to_devices
-from videmo_jax.data.rows import Batch
 from videmo_jax.reports.training import write_training_report
 from videmo_jax.sft.held_out import perplexities
-from videmo_jax.sft.plan import SKIPPED, ConfigError, Plan, StagePlan, make_plan
+from videmo_jax.sft.plan import ConfigError, Plan, StagePlan, data_root, make_plan, skip_file
 from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
@@ -25,9 +25,15 @@ from videmo_jax.training.cluster import Stop
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
 from videmo_jax.training.loop import LoopSpec, run_steps
+from videmo_jax.training.meter import Meter
+from videmo_jax.training.metrics import FILE as METRICS
 from videmo_jax.training.metrics import MetricsWriter
+from videmo_jax.training.mirror import Mirror
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
+from videmo_jax.training.profile import FOLDER as PROFILE
+from videmo_jax.training.profile import Profiler, Steps
 from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
+from videmo_jax.training.stopped import Halt, TrainingStopped, stop
 
 # A run may come back with another machine, more logging, or from another place on disk.
 FREE_FIELDS = (
@@ -39,26 +45,51 @@ FREE_FIELDS = (
     "data.workers",
     "data.cache_mb",
     "data.root",
+    "data.leave_out",
     "data.instructions",
     "init",
     "tokenizer",
 )
 
 
-def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
+def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profile: Steps | None = None) -> TrainState:
     """Trains, or goes on where an earlier start of the same run stopped.
 
     Args:
       config: of `sft.recipe`.
-      workdir: of this run alone.
+      workdir: of this run alone, a folder or a bucket.
       console: for progress and messages.
+      profile: steps to record into WORKDIR/profile.
     """
+    workdir, host = workdirs.folder_of_run(workdir), jax.process_index()
+    data_root(config, workdir)  # refused before anything is written
     as_json = json.loads(config.to_json_best_effort())
     started = bool(steps(workdir))
     workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started)
+    skipped = skip_file(host)
     if not started:  # what an attempt with another config left out may be usable now
-        (workdir / SKIPPED).unlink(missing_ok=True)
-    plan = make_plan(config, workdir, console, host=jax.process_index())
+        (workdir / skipped).unlink(missing_ok=True)
+    with Mirror(workdir, (METRICS, skipped), console) as mirror:
+        plan = make_plan(config, workdir, console, logs=mirror.local, host=host)
+        try:
+            state = _train(config, plan, workdir, mirror, started, profile, console)
+        finally:  # also of a run that stopped
+            write_training_report(mirror.local, title=workdir.name, config=as_json)
+    if len(plan.skips):
+        console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / skipped} says why")
+    return state
+
+
+def _train(
+    config: ConfigDict,
+    plan: Plan,
+    workdir: epath.Path,
+    mirror: Mirror,
+    started: bool,
+    profile: Steps | None,
+    console: Console,
+) -> TrainState:
+    """Opens what a run writes to, and trains."""
     mesh = make_mesh(config.mesh.to_dict())
     hosts = jax.process_count()
     if config.batch % (mesh.size // mesh.shape["tensor"]) or config.batch % hosts:
@@ -79,13 +110,28 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
         # The guard is a few bytes, and goes with the optimizer.
         restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard), console.print)
         first = restored.step if restored else 0
-        with MetricsWriter(workdir, after_step=first if started else -1) as metrics, Stop() as stop:
-            trainer = _Trainer(config, plan, mesh, optimizer, checkpoints, metrics, stop, console)
-            state = trainer.run(restored)
-    write_training_report(workdir, title=workdir.name, config=as_json)
-    if len(plan.skips):
-        console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / SKIPPED} says why")
-    return state
+        if profile is not None:
+            profile.check(first, plan.stages[-1].end)
+        with (
+            MetricsWriter(mirror.local, after_step=first if started else -1) as metrics,
+            Profiler(mirror.local / PROFILE, profile) as profiler,
+            Stop() as stop,
+        ):
+            beside = _Beside(workdir, mirror, checkpoints, metrics, profiler, stop, console)
+            return _Trainer(config, plan, mesh, optimizer, beside).run(restored)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Where the results of a run go, and what goes along with its steps."""
+
+    workdir: epath.Path
+    mirror: Mirror
+    checkpoints: Checkpoints
+    metrics: MetricsWriter
+    profiler: Profiler
+    stop: Stop
+    console: Console
 
 
 class _Trainer:
@@ -97,13 +143,10 @@ class _Trainer:
         plan: Plan,
         mesh: Mesh,
         optimizer: optax.GradientTransformation,
-        checkpoints: Checkpoints,
-        metrics: MetricsWriter,
-        stop: Stop,
-        console: Console,
+        beside: _Beside,
     ) -> None:
-        self.config, self.plan, self.mesh, self.stop = config, plan, mesh, stop
-        self.checkpoints, self.metrics, self.console = checkpoints, metrics, console
+        self.config, self.plan, self.mesh, self.beside = config, plan, mesh, beside
+        self.console, self.metrics, self.meter = beside.console, beside.metrics, Meter()
         self.place = partial(to_devices, mesh=mesh)
         self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
         self.optimizer = optimizer
@@ -153,7 +196,7 @@ class _Trainer:
             batches.restore(data)
         rate = learning_rate(plan.stage.optimizer, plan.end - plan.begin)
         origin = {"init": str(config.init)} if config.init else {}
-        with DeviceFeed(batches, self.place, _count) as feed:
+        with DeviceFeed(batches, self.place) as feed:
             return run_steps(
                 LoopSpec(plan.end, config.log.every, config.checkpoint.every, config.checkpoint.keep),
                 state,
@@ -162,19 +205,35 @@ class _Trainer:
                 feed,
                 lambda step: rate(step - plan.begin - 1),
                 first=first,
-                stop=self.stop,
-                checkpoints=self.checkpoints,
+                stop=self.beside.stop,
+                checkpoints=self.beside.checkpoints,
                 meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
                 tokenizer_files=self.plan.tokenizer.files,
                 metrics=self.metrics,
+                meter=self.meter,
+                profiler=self.beside.profiler,
                 describe=lambda step: {
                     "stage": name,
                     "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
                     "skipped": len(self.plan.skips),
                 },
+                explain=lambda halt: self.explain(plan, halt),
+                saved=self.beside.mirror.push,
                 console=self.console,
                 title=name if len(self.plan.stages) > 1 else "training",
             )
+
+    def explain(self, plan: StagePlan, halt: Halt) -> TrainingStopped:
+        """Lists the samples of the step that the guard did not take; what to raise."""
+        begin = (halt.step - plan.begin - 1) * self.config.batch
+        rows = begin, begin + self.config.batch
+        numbers = [number for row in range(*rows) for number in plan.rows[row].tolist()]
+        make = self.plan.make
+        with ThreadPoolExecutor(self.config.data.threads) as pool:  # records are read for their ids
+            ids = [id for id in pool.map(make.source.id, numbers) if id not in make.leave_out]
+        return stop(
+            self.beside.workdir, halt, stage=plan.stage.name, rows=rows, samples=ids, left_out=sorted(make.leave_out)
+        )
 
     def measure(self, step: int, when: str, state: TrainState) -> None:
         """Logs the perplexity of held-out samples after `step`, unless it is logged already."""
@@ -186,9 +245,3 @@ class _Trainer:
         self.metrics.write({"step": step, "measured": when, **found})
         levels = ", ".join(f"{name.removeprefix('perplexity_')} {value:.3f}" for name, value in found.items())
         self.console.print(f"perplexity of held-out samples {when}: {levels}")
-
-
-def _count(batch: Batch) -> tuple[int, int]:
-    """Tokens, text and vision, and samples of this host's rows."""
-    segments = batch.rows.segment_ids
-    return int(np.count_nonzero(segments)), int(segments.max(axis=-1).sum())
