@@ -71,20 +71,32 @@ class Plan:
     held_out: HeldOut | None
 
 
-def make_plan(
-    config: ConfigDict, workdir: epath.PathLike, console: Console, *, logs: Path | None = None, host: int = 0
-) -> Plan:
-    """Reads everything that the config names, so that what is wrong is said before the first step.
+@dataclass(frozen=True)
+class Settings:
+    """What a config says, checked; no data are read yet."""
 
-    Args:
-      config: of `sft.recipe`.
-      workdir: takes the list of what was left out, and the embedded data where no other is named.
-      console: hears what is going on.
-      logs: local folder for the list, where the work directory is a bucket.
-      host: number of this process; each keeps a list of its own.
+    model: ModelConfig
+    inputs: InputSpec
+    budget: Budget
+    compute: ComputeSpec
+    guard: GuardSpec
+    every: Sequence[Stage]  # of the curriculum
+    chosen: Sequence[Stage]  # of them, those that the run trains
+    declared: tuple[Task, ...]
+    tokenizer: Tokenizer
+    leave_out: tuple[str, ...]  # ids of samples
+
+    @property
+    def preparer(self) -> Preparer:
+        """Makes tokens and patches of samples."""
+        return Preparer(self.tokenizer, self.inputs)
+
+
+def read_settings(config: ConfigDict) -> Settings:
+    """Checks all of a config that can be checked without its data.
 
     Raises:
-      ConfigError, CurriculumError, DatasetError, CheckpointError, TokenizerError, ValueError: what is wrong and where.
+      ConfigError, CurriculumError, CheckpointError, TokenizerError, LeaveOutError, ValueError: what is wrong and where.
     """
     model = ModelConfig.from_json(config.model.to_dict())
     frames = {"patch": model.vision.patch, "merge": model.vision.merge, "temporal_patch": model.vision.temporal_patch}
@@ -110,7 +122,33 @@ def make_plan(
             "set model.text.vocab, or name the tokenizer that belongs to the model"
         )
     leave_out = read_left_out(config.data.leave_out) if config.data.leave_out else ()
-    source, rejected = _source(config, workdir, Preparer(tokenizer, inputs), console)
+    return Settings(model, inputs, budget, compute, guard, every, chosen, declared, tokenizer, leave_out)
+
+
+def make_plan(
+    config: ConfigDict,
+    settings: Settings,
+    workdir: epath.PathLike,
+    console: Console,
+    *,
+    logs: Path | None = None,
+    host: int = 0,
+) -> Plan:
+    """Measures the data and plans every stage's rows, so that what is wrong is said before the first step.
+
+    Args:
+      config: of `sft.recipe`.
+      settings: what it says.
+      workdir: takes the list of what was left out, and holds the embedded data where no other is named.
+      console: hears what is going on.
+      logs: local folder for the list, where the work directory is a bucket.
+      host: number of this process; each keeps a list of its own.
+
+    Raises:
+      ConfigError, CurriculumError, DatasetError, ValueError: what is wrong and where.
+    """
+    budget = settings.budget
+    source, rejected = _source(config, workdir, settings.preparer, console)
     count, name = len(source) + len(rejected), skip_file(host)
     skips = SkipLog(
         (logs or Path(workdir)) / name,
@@ -120,25 +158,25 @@ def make_plan(
     )
     for each in rejected:
         skips.add(each.id, each.reason, counts=not each.again)
-    for id in leave_out:
+    for id in settings.leave_out:
         skips.add(id, "data.leave_out names it", counts=False)
     wanted = _included(source.files, config.data.include)
     lengths = source.lengths(wanted)
     usable = fitting(source, lengths, wanted, budget, skips)
-    levels = Levels(source.files, usable, declared)
+    levels = Levels(source.files, usable, settings.declared)
     sizes = Sizes(lengths.tokens, lengths.slabs)
-    make = RowMaker(source, Preparer(tokenizer, inputs), model.vision, budget, frozenset(leave_out))
+    make = RowMaker(source, settings.preparer, settings.model.vision, budget, frozenset(settings.leave_out))
     return Plan(
-        model,
-        inputs,
-        compute,
-        guard,
-        tokenizer,
+        settings.model,
+        settings.inputs,
+        settings.compute,
+        settings.guard,
+        settings.tokenizer,
         make,
         skips,
         count,
-        _plan_stages(config, every, chosen, levels, sizes, budget),
-        _held_out(config, workdir, make, declared, console) if config.held_out.samples else None,
+        _plan_stages(config, settings.every, settings.chosen, levels, sizes, budget),
+        _held_out(config, workdir, make, settings.declared, console) if config.held_out.samples else None,
     )
 
 
@@ -150,6 +188,14 @@ def data_root(config: ConfigDict, workdir: epath.PathLike) -> str:
             "records in data.root, or a local --workdir"
         )
     return config.data.root or str(epath.Path(workdir) / SYNTHETIC)
+
+
+def render_synthetic(config: ConfigDict, workdir: epath.PathLike, console: Console) -> None:
+    """Makes the embedded data in the work directory, where the config names no other."""
+    if not config.data.root:
+        root = data_root(config, workdir)
+        console.print(f"data.root is empty: rendering {config.data.synthetic_scenes} synthetic scenes into {root}")
+        write_synthetic(root, scenes=config.data.synthetic_scenes, seed=config.seed)
 
 
 def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
@@ -165,9 +211,6 @@ def _source(
 ) -> tuple[Source, list[Rejected]]:
     """The samples, and those that cannot be used."""
     root = data_root(config, workdir)
-    if not config.data.root:
-        console.print(f"data.root is empty: rendering {config.data.synthetic_scenes} synthetic scenes into {root}")
-        write_synthetic(root, scenes=config.data.synthetic_scenes, seed=config.seed)
     source, rejected = open_source(
         root,
         config.data.split,

@@ -16,7 +16,16 @@ from rich.console import Console
 from videmo_jax.data.pipeline import TrainingBatches, to_devices
 from videmo_jax.reports.training import write_training_report
 from videmo_jax.sft.held_out import perplexities
-from videmo_jax.sft.plan import ConfigError, Plan, StagePlan, data_root, make_plan, skip_file
+from videmo_jax.sft.plan import (
+    ConfigError,
+    Plan,
+    StagePlan,
+    data_root,
+    make_plan,
+    read_settings,
+    render_synthetic,
+    skip_file,
+)
 from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
@@ -24,6 +33,7 @@ from videmo_jax.training.checkpoint import Checkpoints, Meta, Restored, steps
 from videmo_jax.training.cluster import Stop
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
+from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host, same_on_all
 from videmo_jax.training.loop import LoopSpec, run_steps
 from videmo_jax.training.meter import Meter
 from videmo_jax.training.metrics import FILE as METRICS
@@ -61,20 +71,29 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
       console: for progress and messages.
       profile: steps to record into WORKDIR/profile.
     """
-    workdir, host = workdirs.folder_of_run(workdir), jax.process_index()
     data_root(config, workdir)  # refused before anything is written
+    workdir, host = workdirs.folder_of_run(workdir), jax.process_index()
     as_json = json.loads(config.to_json_best_effort())
     started = bool(steps(workdir))
-    workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started)
+    on_first_host(lambda: workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started))
     skipped = skip_file(host)
     if not started:  # what an attempt with another config left out may be usable now
         (workdir / skipped).unlink(missing_ok=True)
-    with Mirror(workdir, (METRICS, skipped), console) as mirror:
-        plan = make_plan(config, workdir, console, logs=mirror.local, host=host)
+    with Mirror(workdir, (METRICS, skipped) if is_first() else (skipped,), console) as mirror:
+        settings = on_each_host(lambda: read_settings(config))
+        on_first_host(lambda: render_synthetic(config, workdir, console))
+        plan = on_each_host(lambda: make_plan(config, settings, workdir, console, logs=mirror.local, host=host))
+        rows = [stage.rows for stage in plan.stages] + list(plan.held_out.plans.values() if plan.held_out else ())
+        if not same_on_all(" ".join(each.digest for each in rows)):
+            raise ConfigError(
+                f"the hosts see different data: samples of {data_root(config, workdir)} or their lengths differ; give "
+                "all hosts the same"
+            )
         try:
             state = _train(config, plan, workdir, mirror, started, profile, console)
         finally:  # also of a run that stopped
-            write_training_report(mirror.local, title=workdir.name, config=as_json)
+            if is_first():
+                write_training_report(mirror.local, title=workdir.name, config=as_json)
     if len(plan.skips):
         console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / skipped} says why")
     return state
@@ -113,7 +132,7 @@ def _train(
         if profile is not None:
             profile.check(first, plan.stages[-1].end)
         with (
-            MetricsWriter(mirror.local, after_step=first if started else -1) as metrics,
+            MetricsWriter(mirror.local if is_first() else None, after_step=first if started else -1) as metrics,
             Profiler(mirror.local / PROFILE, profile) as profiler,
             Stop() as stop,
         ):
@@ -225,6 +244,8 @@ class _Trainer:
 
     def explain(self, plan: StagePlan, halt: Halt) -> TrainingStopped:
         """Lists the samples of the step that the guard did not take; what to raise."""
+        if not is_first():
+            return TrainingStopped(f"step {halt.step} is bad and was not taken; the first host says more")
         begin = (halt.step - plan.begin - 1) * self.config.batch
         rows = begin, begin + self.config.batch
         numbers = [number for row in range(*rows) for number in plan.rows[row].tolist()]
@@ -237,7 +258,8 @@ class _Trainer:
 
     def measure(self, step: int, when: str, state: TrainState) -> None:
         """Logs the perplexity of held-out samples after `step`, unless it is logged already."""
-        if self.plan.held_out is None or self.metrics.holds(step, "measured"):
+        # All hosts take part in measuring, and the first alone knows what is logged.
+        if self.plan.held_out is None or first_host_says(self.metrics.holds(step, "measured")):
             return
         found = perplexities(
             self.plan.held_out, self.loss, state.params, self.place, threads=self.config.data.threads, **self.hosts

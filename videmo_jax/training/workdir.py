@@ -65,7 +65,7 @@ def claim(workdir: epath.Path, config: Mapping[str, Any], *, free: tuple[str, ..
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    temporary.rename(path)
+    temporary.replace(path)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
