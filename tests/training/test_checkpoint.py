@@ -1,11 +1,13 @@
 """Checkpoints: what is saved comes back, from any path, in any dtype and layout; what is not there is said."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
@@ -24,6 +26,11 @@ from videmo_jax.training.checkpoint import (
     steps,
 )
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
+
+# What Orbax had begun to read when something failed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning"
+)
 
 CONFIG = ModelConfig(
     TextConfig(32, 2, 4, 2, 8, 48, 64, (1, 1, 2), tied=False), VisionConfig(16, 2, 2, 24, 32, full_attention=(1,))
@@ -122,12 +129,22 @@ def flip(path):
 
 
 DAMAGE = {"cut": cut, "gone": lambda path: path.unlink(), "flipped": flip}
-# Orbax keeps copies and notes that nobody reads; damage to them is none to the run.
-ALWAYS_READ = ("meta/metadata", "data/metadata", "tokenizer/metadata", "integrity/metadata", "manifest.ocdbt", "/d/")
+# In every item. Beside them Orbax keeps notes that nobody reads: damage to those is none to the run.
+ALWAYS_READ = {f"{item}/metadata" for item in ("meta", "data", "tokenizer", "integrity")} | {
+    f"{item}/{file}" for item in ("params", "optimizer") for file in ("manifest.ocdbt", "d", "ocdbt.process_0/d")
+}
 
 
 def files_of(checkpoint):
-    return [str(path.relative_to(checkpoint)) for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    """Files of a checkpoint that differ in kind: of a store's pieces the largest. By their names, or the folder's."""
+    kinds = {}
+    for path in sorted(
+        (path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    ):
+        name = path.parent if path.parent.name == "d" else path
+        if path.name != "commit_success.txt":
+            kinds[str(name.relative_to(checkpoint))] = path
+    return kinds
 
 
 @pytest.mark.slow
@@ -135,19 +152,72 @@ def files_of(checkpoint):
 def test_damage_to_any_file_is_noticed_or_does_not_matter(saved, tmp_path, damage):
     """What is restored is the newest step, bit for bit, or the one before, with a word about it."""
     workdir, params, optimizer = saved
-    noticed = []
-    for number, file in enumerate(files_of(workdir / "checkpoints/3")):
+    noticed = set()
+    for number, (kind, path) in enumerate(files_of(workdir / "checkpoints/3").items()):
         copy = tmp_path / str(number)
         shutil.copytree(workdir, copy)
-        DAMAGE[damage](copy / "checkpoints/3" / file)
+        DAMAGE[damage](copy / path.relative_to(workdir))
         restored, said = resume(copy, params, optimizer)
-        assert restored.data == {"row": 8 * restored.step}, file
-        assert equal(restored.params, params) and equal(restored.optimizer, optimizer), file
-        assert (restored.step, len(said)) in ((3, 0), (2, 1)), file
-        assert (copy / "damaged/3").exists() == (restored.step == 2), file
-        if said:
-            noticed.append(file)
-    print(damage, "unnoticed", sorted(set(files_of(workdir / "checkpoints/3")) - set(noticed)))
+        assert restored.data == {"row": 8 * restored.step}, kind
+        assert equal(restored.params, params) and equal(restored.optimizer, optimizer), kind
+        assert (restored.step, len(said)) in ((3, 0), (2, 1)), kind
+        assert (copy / "damaged/3").exists() == (restored.step == 2), kind
+        noticed |= {kind} if said else set()
+    assert noticed >= ALWAYS_READ
+
+
+def largest(checkpoint, item):
+    """The file that holds most of an item."""
+    return max((checkpoint / item).rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+
+
+def test_a_flipped_byte_makes_a_run_fall_back_and_go_on(saved):
+    workdir, params, optimizer = saved
+    flip(largest(workdir / "checkpoints/3", "optimizer"))
+    restored, said = resume(workdir, params, optimizer)
+    assert restored.step == 2
+    assert "checkpoints/3: optimizer" in said[0] and "damaged/3; going on from step 2" in said[0]
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        checkpoints.save(META, {}, params, optimizer, {"row": 24})
+    assert steps(workdir) == [2, 3] and resume(workdir, params, optimizer)[0].step == 3
+    for step in (2, 3):
+        flip(workdir / f"checkpoints/{step}/data/metadata")
+    with pytest.raises(CheckpointError, match=r"no checkpoint is sound: .*3: data .*2: data"):
+        resume(workdir, params, optimizer)
+    assert steps(workdir) == [2, 3]
+
+
+def test_whoever_reads_weights_is_told_of_damage(saved):
+    workdir = saved[0]
+    checkpoint = workdir / "checkpoints/3"
+    zeros = jax.tree.map(jnp.zeros_like, nnx.to_pure_dict(saved[1]))
+    ocp.StandardCheckpointHandler().save(checkpoint / "other", args=ocp.args.StandardSave(zeros))
+    ocp.StandardCheckpointHandler().finalize(checkpoint / "other")
+    shutil.rmtree(checkpoint / "params")
+    (checkpoint / "other").rename(checkpoint / "params")  # whole and readable, but not what was saved
+    with pytest.raises(
+        CheckpointError, match=r"checkpoints/3: params language\.\S+, .* not what was saved; name another"
+    ):
+        restore_params(workdir)
+    for item, read in (("tokenizer", read_tokenizer_files), ("meta", read_meta)):
+        flip(checkpoint / item / "metadata")
+        with pytest.raises(CheckpointError, match=rf"checkpoints/3: {item} .*name another checkpoint"):
+            read(workdir)
+    shutil.rmtree(checkpoint / "integrity")
+    (checkpoint / "meta/metadata").write_text(json.dumps(META.to_json()))
+    with pytest.raises(CheckpointError, match="integrity is gone"):
+        restore_params(workdir)
+    (checkpoint / "meta/metadata").write_text(json.dumps(META.to_json() | {"format": 1}))
+    with pytest.raises(CheckpointError, match="has format 1, this version reads 2"):
+        restore_params(workdir)
+
+
+def test_a_run_with_another_optimizer_is_no_damage(saved):
+    workdir, params, _ = saved
+    other = make_optimizer(OptimizerSpec(clip_norm=0)).init(params)
+    with pytest.raises(CheckpointError, match="of another shape or dtype than this run's"):
+        resume(workdir, params, other)
+    assert steps(workdir) == [2, 3]
 
 
 def test_what_is_missing_or_another_is_named(saved, tmp_path):
