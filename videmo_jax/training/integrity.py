@@ -7,7 +7,7 @@ on the devices: it does not depend on how the array is laid out, and takes no me
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,25 +31,20 @@ def fingerprints(tree: Any) -> dict[str, dict[str, Any]]:
     Args:
       tree: arrays on the devices, of elements of at most four bytes.
     """
-    leaves = jax.tree.leaves(tree)
-    sums = [_sums(leaf) for leaf in leaves]  # dispatched together, and only then waited for
+    leaves = jax.block_until_ready(jax.tree.leaves(tree))  # on CPUs, two programs with collectives may block each other
+    sums = np.asarray(_all_sums(leaves[0].sharding)(leaves)).tolist()
     return {
-        name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name, "sums": np.asarray(pair).tolist()}
+        name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name, "sums": pair}
         for name, leaf, pair in zip(names(tree), leaves, sums, strict=True)
     }
 
 
-def _sums(array: jax.Array) -> UInt32[Array, "2"]:
-    """The sums of one array, on every device that holds a part of it."""
-    sharding = array.sharding
+@lru_cache(maxsize=8)
+def _all_sums(sharding: jax.sharding.Sharding) -> Callable[[Sequence[jax.Array]], UInt32[Array, "n 2"]]:
+    """The program that sums arrays on the devices of `sharding`; its result lies on all of them."""
     if isinstance(sharding, jax.sharding.NamedSharding):
         sharding = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    return _compiled(sharding)(array)
-
-
-@lru_cache(maxsize=8)
-def _compiled(sharding: jax.sharding.Sharding) -> Any:
-    return jax.jit(element_sums, out_shardings=sharding)
+    return jax.jit(lambda arrays: jnp.stack([element_sums(array) for array in arrays]), out_shardings=sharding)
 
 
 def element_sums(array: jax.Array) -> UInt32[Array, "2"]:
