@@ -38,15 +38,23 @@ CONFIG = ModelConfig(
 META = Meta(CONFIG, 3, {"seconds_per_grid": "nominal"}, {"init": "somewhere"}, "expression")
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("original") / "run"
     params = nnx.state(VidEmo(CONFIG, nnx.Rngs(0)), nnx.Param)
     optimizer = make_optimizer(OptimizerSpec()).init(params)
-    with Checkpoints(tmp_path / "run", keep=2) as checkpoints:
+    with Checkpoints(workdir, keep=2) as checkpoints:
         for step in (1, 2, 3):
             meta = dataclasses.replace(META, step=step)
             checkpoints.save(meta, {"tokenizer.json": "{}"}, params, optimizer, {"row": 8 * step})
-    return tmp_path / "run", params, optimizer
+    return workdir, params, optimizer
+
+
+@pytest.fixture
+def saved(original, tmp_path):
+    """Steps 2 and 3 of a run in a folder of the test's own, with what was saved."""
+    workdir, *state = original
+    return shutil.copytree(workdir, tmp_path / "run"), *state
 
 
 def equal(a, b):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-HEARTBEAT_SECONDS = 20  # without a sign of life after which a process counts as lost
+HEARTBEAT_SECONDS = 40  # without a sign of life, after which a process counts as lost; a busy host may be late
 PREEMPTED = 143  # exit code of a run that was asked to end: 128 + SIGTERM, what schedulers expect
 REASON_BYTES = 512  # of a text that processes tell each other
 
