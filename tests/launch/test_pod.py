@@ -1,4 +1,4 @@
-"""A run on several hosts, played by two processes with four devices each: asked to end, damaged, lost, laid out anew."""
+"""A run on several hosts, played by two processes of four devices each: ended, damaged, lost, laid out anew."""
 
 import re
 import signal
