@@ -6,13 +6,17 @@ Examples:
   python launch/train.py --config configs/quickstart.py --workdir runs/longer --config.epochs=20
   python launch/train.py --config configs/curriculum.py --config.data.root=RECORDS --workdir runs/curriculum
   python launch/train.py --config configs/curriculum.py:stage2 --config.init=CKPT --workdir runs/expression
+  python launch/train.py --config configs/quickstart.py --workdir runs/quickstart --profile=20:5
 
-Run the same command again, and it goes on from the last checkpoint in the work directory.
+Run the same command again, and it goes on from the last checkpoint in the work directory. On several hosts run it on
+each of them, with one work directory that all see: they find each other on TPU pods, GKE, SLURM and Kubernetes Jobs;
+elsewhere set JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. SIGTERM to any of
+them saves, and ends all with exit code 143.
 """
 
 import sys
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -20,7 +24,12 @@ from ml_collections import config_flags
 from rich.console import Console
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, a file of configs/", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of this run: config, checkpoints, metrics, report")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "directory of this run: config, checkpoints, metrics, report; local or gs://"
+)
+PROFILE = flags.DEFINE_string(
+    "profile", None, "STEP:COUNT, steps to record into WORKDIR/profile (TensorBoard, Perfetto)"
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -28,19 +37,37 @@ def main(argv: Sequence[str]) -> None:
     """Composes the run; what users can mend ends in one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if "://" in WORKDIR.value:
-        fail(f"{WORKDIR.value}: a work directory is a local folder so far; mount the bucket as one")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Imported here, so that --help answers at once.
+    import jax
+
     from videmo_jax.sft.run import run
-    from videmo_jax.training.loop import TrainingStopped
+    from videmo_jax.training import cluster
+    from videmo_jax.training.profile import Steps
+    from videmo_jax.training.stopped import TrainingStopped
 
     sys.stdout.reconfigure(line_buffering=True)  # a log shows each step as it comes
     try:
-        run(CONFIG.value, Path(WORKDIR.value), Console())
+        profile = Steps.parse(PROFILE.value) if PROFILE.present else None
+        cluster.start()
+        run(CONFIG.value, WORKDIR.value, Console(quiet=jax.process_index() != 0), profile=profile)
+        cluster.finish()
+    except cluster.Preempted as notice:
+        print(f"train: {notice}", file=sys.stderr)
+        cluster.finish()
+        sys.exit(cluster.PREEMPTED)
     except (ValueError, OSError, TrainingStopped) as error:
+        if cluster.several():
+            cluster.leave(str(error))
         fail(str(error))
+    except Exception as error:
+        if cluster.is_lost(error):
+            cluster.leave(cluster.lost_message())
+        if cluster.several():
+            traceback.print_exc()
+            cluster.leave(f"step {cluster.step()}: {type(error).__name__}; the lines above say where")
+        raise
 
 
 def fail(message: str) -> NoReturn:

@@ -1,6 +1,8 @@
 """What several test modules need: the golden values and, where it is at hand, the miniature Emo-CFG."""
 
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,22 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "synthetic"
     write_synthetic(root, scenes=34, seed=0)
     return root
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of an emulator in this process, which epath and ArrayRecord are pointed at."""
+    server_of = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
+    gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed (extra gcs)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", endpoint)
+    server = server_of.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    yield "gs://bucket"
+    server.stop()
+    gcsfs.GCSFileSystem.clear_instance_cache()

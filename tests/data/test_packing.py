@@ -1,5 +1,6 @@
 """The packing plan: every sample once an epoch, budgets kept, the same rows however they are read."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -261,6 +262,20 @@ def test_a_broken_clip_costs_its_samples_and_not_their_row(broken):
     assert set(data.skips.reasons) == bad[short] | bad[inside]
     good = [number for number, s in enumerate(data.samples) if s.id not in data.skips.reasons]
     assert counted == sum(data.prepared(number).encoded.trained.sum() for number in good)
+
+
+def test_samples_that_are_left_out_change_neither_the_plan_nor_the_other_samples(data):
+    batches = data.plan.batches(1)
+    named = [data.samples[number].id for number in data.plan[0][:2].tolist()]
+    fewer = dataclasses.replace(data.make, leave_out=frozenset(named))
+    whole, rest = (
+        TrainingBatches(data.plan, make, skips=SkipLog(None, total=99, max_share=0)) for make in (data.make, fewer)
+    )
+    one, other = next(whole), next(rest)
+    assert int(one.rows.segment_ids.max(axis=1).sum()) - int(other.rows.segment_ids.max(axis=1).sum()) == len(named)
+    assert whole.state == rest.state
+    for _ in range(batches - 1):  # each sample comes once an epoch
+        assert_equal(next(whole), next(rest))
 
 
 def test_a_sample_longer_than_measured_leaves_the_others_in_the_row(data):

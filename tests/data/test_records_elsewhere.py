@@ -1,7 +1,6 @@
 """Records made by Apache Beam and records in a bucket: the bytes of a local run. Needs packages beyond our own."""
 
 import pickle
-import socket
 import sys
 from pathlib import Path
 
@@ -59,25 +58,6 @@ def test_missing_packages_are_named(synthetic, tmp_path, monkeypatch):
             call("gs://bucket/records")
     with pytest.raises(RecordError, match=r"other buckets"):
         read_records("s3://bucket/records")
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """A bucket of an emulator in this process, which epath and ArrayRecord are pointed at."""
-    server_of = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
-    gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed (extra gcs)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    endpoint = f"http://127.0.0.1:{port}"
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
-    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", endpoint)
-    server = server_of.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    server.start()
-    gcsfs.GCSFileSystem.clear_instance_cache()
-    yield "gs://bucket"
-    server.stop()
-    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def test_a_bucket_holds_the_same_bytes(synthetic, local, bucket, tmp_path):

@@ -82,7 +82,9 @@ def test_a_run_leaves_what_the_contract_names(finished):
     assert meta.inputs["frames"]["min_pixels"] == 112 * 112
     assert "tokenizer.json" in read_tokenizer_files(finished)
     assert json.loads((finished / "config.json").read_text())["steps"] == STEPS
-    assert "<svg" in (finished / "report.html").read_text()
+    report = (finished / "report.html").read_text()
+    assert "goodput" in report and "mfu" not in lines[-1]  # nobody knows what a CPU can do
+    assert 0 < lines[-1]["goodput"] < 1 and lines[-1]["tokens_per_second"] > lines[-1]["samples_per_second"] > 0
     assert list((finished / "tensorboard").iterdir())
 
 
@@ -197,6 +199,47 @@ def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache
     assert digest(finished) == before
 
 
+@pytest.mark.slow
+def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(arguments, cache, tmp_path):
+    """A strict guard stops a run that learns too fast; without it the rest is that of a run that never stopped."""
+    whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+    fast = ("--config.optimizer.learning_rate=0.1", "--config.checkpoint.every=100", "--config.held_out.samples=0")
+    code, output = run(arguments(whole, *fast, "--config.guard.spike=0"), **cache)
+    assert code == 0, output
+    said = []
+    for _ in range(2):  # started again as it is, it stops at the same step
+        strict = ("--config.guard.spike=1e-9", "--config.guard.warmup=2")
+        code, output = run(arguments(workdir, *fast, *strict), **cache)
+        assert code != 0 and "Traceback" not in output
+        said.append(output.strip().splitlines()[-1])
+    assert said[0] == said[1] and "the loss leapt" in said[0]
+    record = json.loads((workdir / "stopped.json").read_text())
+    bad = record["step"]
+    assert f"step {bad}:" in said[0] and record["samples"][0] in said[0]
+    assert steps(workdir)[-1] == bad - 1 == logged(workdir)[-1]["step"]
+    assert record["rows"] == [4 * (bad - 1), 4 * bad] and record["samples"]
+    losses = {line["step"]: line["loss"] for line in logged(whole)}
+    assert record["loss"] == losses[bad] > record["mean"]
+    assert "<svg" in (workdir / "report.html").read_text()
+
+    without = tmp_path / "without"
+    shutil.copytree(workdir, without)
+    code, output = run(
+        arguments(without, *fast, "--config.guard.spike=0", f"--config.data.leave_out={workdir / 'stopped.json'}"),
+        **cache,
+    )
+    assert code == 0, output
+    assert f"{len(set(record['samples']))} of" in output
+    listed = [json.loads(line)["id"] for line in (without / "skipped.jsonl").read_text().splitlines()]
+    assert sorted(listed) == sorted(set(record["samples"]))
+    assert logged(without)[-1]["step"] == STEPS and logged(without)[bad - 1]["loss"] != losses[bad]
+
+    code, output = run(arguments(workdir, *fast, "--config.guard.spike=0"), **cache)
+    assert code == 0, output
+    assert digest(workdir) == digest(whole)
+    assert {line["step"]: line["loss"] for line in logged(workdir)} == losses
+
+
 @pytest.fixture
 def damaged(synthetic, tmp_path):
     """The synthetic set with a clip cut short, one gone, and samples that cannot be used."""
@@ -267,11 +310,17 @@ WRONG_START = {
     "a mesh that does not fit": (["--config.mesh.fsdp=3"], "does not fit 1 devices"),
     "a row too small for anything": (["--config.data.row.tokens=8"], "tokens, a row has 8"),
     "no checkpoint to start from": (["--config.init=nowhere"], "no checkpoint"),
+    "no list of samples": (["--config.data.leave_out=nowhere.json"], "data.leave_out: nowhere.json cannot be read"),
+    "steps that are none": (["--profile=0:5"], "it must be STEP:COUNT"),
+    "steps that do not come": ([f"--profile={STEPS}:2"], f"this start has 1 to {STEPS}"),
+    "a guard without meaning": (["--config.guard.spike=-1."], "guard: spike is -1"),
+    "a bucket that is none": (["--workdir=s3://bucket/run"], "needs gcsfs for gs://"),
     "a dtype that is none": (["--config.compute.dtype=int8"], "int8"),
     "a vocabulary too small": (["--config.model.text.vocab=100"], "model.text.vocab"),
     "a stage that there is not": (["--config.only=stage4"], "no stage 'stage4'"),
     "a curriculum of unknown stages": (["--config.curriculum=('first',)"], "no stage 'first'"),
     "a task without meaning": (["--config.data.tasks=('MEAD_*=joy',)"], "expected PATTERN=STAGE/FORM"),
+    "a synthetic set in a bucket": (["--workdir=gs://bucket/run", "--config.data.root="], "data.root is empty"),
     "files that are not there": (["--config.data.include=('NOSUCH_*',)"], "NOSUCH_*"),
 }
 

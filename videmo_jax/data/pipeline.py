@@ -29,19 +29,24 @@ class RowMaker:
       preparer: makes tokens and patches of them.
       vision: of the model, for the shape of patches.
       budget: the shape of a row.
+      leave_out: ids of samples that no row takes. The plan of the rows stays what it is, and with it the place where
+        a run stands in it.
     """
 
     source: Source
     preparer: Preparer
     vision: VisionConfig
     budget: Budget
+    leave_out: frozenset[str] = frozenset()
 
     def __call__(self, numbers: Int32[np.ndarray, "n"]) -> tuple[Batch, tuple[tuple[str, str], ...]]:
-        """A row without the batch axis, and the samples that were left out of it: id and reason."""
+        """A row without the batch axis, and the samples that could not be used in it: id and reason."""
         held: list[Prepared] = []
         left_out: list[tuple[str, str]] = []
         free = self.budget
         for number in numbers.tolist():
+            if self.leave_out and self.source.id(number) in self.leave_out:
+                continue
             try:
                 prepared = self.preparer(*self.source[number])
             except SampleError as error:

@@ -15,14 +15,16 @@ class SkipLog:
     Threads may share it; an id counts once, however often an epoch meets it.
     """
 
-    def __init__(self, path: Path | None, *, total: int, max_share: float) -> None:
+    def __init__(self, path: Path | None, *, total: int, max_share: float, called: str = "") -> None:
         """Goes on with the file of an earlier run, if there is one.
 
         Args:
           path: a JSON Lines file of {id, reason}, or None to keep the list in memory alone.
           total: samples there are.
           max_share: of them that may be left out before the run stops.
+          called: what messages call the file, where it is copied elsewhere.
         """
+        self._called = called or str(path)
         self._path, self._total, self._max_share = path, total, max_share
         self._lock = threading.Lock()
         self.reasons: dict[str, str] = {}
@@ -33,15 +35,15 @@ class SkipLog:
                 if line.endswith("\n"):  # a kill may have cut the last one
                     record = json.loads(line)
                     self.reasons[record["id"]] = record["reason"]
-                    self._faults += not record.get("again", False)
+                    self._faults += record.get("counts", True)
                     kept.append(line)
             path.write_text("".join(kept))
 
     def __len__(self) -> int:
         return len(self.reasons)
 
-    def add(self, id: str, reason: str, *, again: bool = False) -> None:
-        """Records one sample; one that is there again is no loss, and does not count towards the limit.
+    def add(self, id: str, reason: str, *, counts: bool = True) -> None:
+        """Records one sample; what is no loss (it is there again, the config leaves it out) need not count.
 
         Raises:
           SkippedTooMuch: the limit is passed.
@@ -52,15 +54,15 @@ class SkipLog:
             self.reasons[id] = reason
             if self._path is not None:
                 with self._path.open("a") as file:
-                    file.write(_line(id, reason, again))
-            self._faults += not again
+                    file.write(_line(id, reason, counts))
+            self._faults += counts
             if self._faults > self._max_share * self._total:
                 raise SkippedTooMuch(
                     f"{self._faults} of {self._total} samples had to be left out, more than "
                     f"data.max_skipped_share = {self._max_share:g} allows; the last: {id}: {reason}"
-                    + (f"; all are listed in {self._path}" if self._path else "")
+                    + (f"; all are listed in {self._called}" if self._path else "")
                 )
 
 
-def _line(id: str, reason: str, again: bool) -> str:
-    return json.dumps({"id": id, "reason": reason} | ({"again": True} if again else {}), ensure_ascii=False) + "\n"
+def _line(id: str, reason: str, counts: bool) -> str:
+    return json.dumps({"id": id, "reason": reason} | ({} if counts else {"counts": False}), ensure_ascii=False) + "\n"

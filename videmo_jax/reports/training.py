@@ -16,9 +16,11 @@ CURVES = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm before clipping",
     "tokens_per_second": "tokens a second, text and vision",
-    "data_wait_share": "share of time waiting for data",
+    "mfu": "model FLOPs utilisation, in steps",
+    "goodput": "goodput: share of time since the start that went into steps",
+    "data_wait_share": "share of time in which devices wait for data",
+    "hbm_share": "share of the device's memory, highest so far",
 }
-
 
 PERPLEXITY = "perplexity_"
 

@@ -101,8 +101,11 @@ def perplexities(
     for level, plan in held_out.plans.items():
         skips = SkipLog(None, total=len(plan.mixture), max_share=1)
         batches = TrainingBatches(plan, held_out.make, skips=skips, threads=threads, host=host, hosts=hosts)
-        sums = [loss(params, place(next(batches))) for _ in range(plan.batches(1))]
-        total, tokens = (sum(float(getattr(each, name)) for each in sums) for name in ("loss", "tokens"))
+        total = tokens = 0.0
+        for _ in range(plan.batches(1)):
+            sums = loss(params, place(next(batches)))
+            # Read one by one: on CPUs, two programs with collectives in flight can block each other.
+            total, tokens = total + float(sums.loss), tokens + float(sums.tokens)
         if tokens:
             found[f"perplexity_{level}"] = math.exp(min(total / tokens, 700.0))
     return found

@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import track
 
-from videmo_jax.data.emo_cfg import DatasetError
+from videmo_jax.data.emo_cfg import DatasetError, Rejected
 from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.packing import RowPlan, Sizes
 from videmo_jax.data.pipeline import RowMaker
@@ -29,9 +30,15 @@ from videmo_jax.sft.step import ComputeSpec
 from videmo_jax.tasks.taxonomy import Task, declared_task
 from videmo_jax.training.checkpoint import read_tokenizer_files, require_fit
 from videmo_jax.training.guard import GuardSpec
+from videmo_jax.training.stopped import read_left_out
+from videmo_jax.training.workdir import is_remote
 
 SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
-SKIPPED = "skipped.jsonl"
+
+
+def skip_file(host: int) -> str:
+    """Name of the list of what a host left out."""
+    return "skipped.jsonl" if not host else f"skipped.{host}.jsonl"
 
 
 class ConfigError(ValueError):
@@ -64,17 +71,32 @@ class Plan:
     held_out: HeldOut | None
 
 
-def make_plan(config: ConfigDict, workdir: Path, console: Console, *, host: int = 0) -> Plan:
-    """Reads everything that the config names, so that what is wrong is said before the first step.
+@dataclass(frozen=True)
+class Settings:
+    """What a config says, checked; no data are read yet."""
 
-    Args:
-      config: of `sft.recipe`.
-      workdir: takes the list of what was left out, and the embedded data where no other is named.
-      console: hears what is going on.
-      host: number of this process; each keeps a list of its own.
+    model: ModelConfig
+    inputs: InputSpec
+    budget: Budget
+    compute: ComputeSpec
+    guard: GuardSpec
+    every: Sequence[Stage]  # of the curriculum
+    chosen: Sequence[Stage]  # of them, those that the run trains
+    declared: tuple[Task, ...]
+    tokenizer: Tokenizer
+    leave_out: tuple[str, ...]  # ids of samples
+
+    @property
+    def preparer(self) -> Preparer:
+        """Makes tokens and patches of samples."""
+        return Preparer(self.tokenizer, self.inputs)
+
+
+def read_settings(config: ConfigDict) -> Settings:
+    """Checks all of a config that can be checked without its data.
 
     Raises:
-      ConfigError, CurriculumError, DatasetError, CheckpointError, TokenizerError, ValueError: what is wrong and where.
+      ConfigError, CurriculumError, CheckpointError, TokenizerError, LeaveOutError, ValueError: what is wrong and where.
     """
     model = ModelConfig.from_json(config.model.to_dict())
     frames = {"patch": model.vision.patch, "merge": model.vision.merge, "temporal_patch": model.vision.temporal_patch}
@@ -99,30 +121,81 @@ def make_plan(config: ConfigDict, workdir: Path, console: Console, *, host: int 
             f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary {model.text.vocab}; "
             "set model.text.vocab, or name the tokenizer that belongs to the model"
         )
-    source, skips, count = _source(config, workdir, Preparer(tokenizer, inputs), console, host)
+    leave_out = read_left_out(config.data.leave_out) if config.data.leave_out else ()
+    return Settings(model, inputs, budget, compute, guard, every, chosen, declared, tokenizer, leave_out)
+
+
+def make_plan(
+    config: ConfigDict,
+    settings: Settings,
+    workdir: epath.PathLike,
+    console: Console,
+    *,
+    logs: Path | None = None,
+    host: int = 0,
+) -> Plan:
+    """Measures the data and plans every stage's rows, so that what is wrong is said before the first step.
+
+    Args:
+      config: of `sft.recipe`.
+      settings: what it says.
+      workdir: takes the list of what was left out, and holds the embedded data where no other is named.
+      console: hears what is going on.
+      logs: local folder for the list, where the work directory is a bucket.
+      host: number of this process; each keeps a list of its own.
+
+    Raises:
+      ConfigError, CurriculumError, DatasetError, ValueError: what is wrong and where.
+    """
+    budget = settings.budget
+    source, rejected = _source(config, workdir, settings.preparer, console)
+    count, name = len(source) + len(rejected), skip_file(host)
+    skips = SkipLog(
+        (logs or Path(workdir)) / name,
+        total=count,
+        max_share=config.data.max_skipped_share,
+        called=str(epath.Path(workdir) / name),
+    )
+    for each in rejected:
+        skips.add(each.id, each.reason, counts=not each.again)
+    for id in settings.leave_out:
+        skips.add(id, "data.leave_out names it", counts=False)
     wanted = _included(source.files, config.data.include)
     lengths = source.lengths(wanted)
     usable = fitting(source, lengths, wanted, budget, skips)
-    levels = Levels(source.files, usable, declared)
+    levels = Levels(source.files, usable, settings.declared)
     sizes = Sizes(lengths.tokens, lengths.slabs)
-    make = RowMaker(source, Preparer(tokenizer, inputs), model.vision, budget)
+    make = RowMaker(source, settings.preparer, settings.model.vision, budget, frozenset(settings.leave_out))
     return Plan(
-        model,
-        inputs,
-        compute,
-        guard,
-        tokenizer,
+        settings.model,
+        settings.inputs,
+        settings.compute,
+        settings.guard,
+        settings.tokenizer,
         make,
         skips,
         count,
-        _plan_stages(config, every, chosen, levels, sizes, budget),
-        _held_out(config, workdir, make, declared, console) if config.held_out.samples else None,
+        _plan_stages(config, settings.every, settings.chosen, levels, sizes, budget),
+        _held_out(config, workdir, make, settings.declared, console) if config.held_out.samples else None,
     )
 
 
-def data_root(config: ConfigDict, workdir: Path) -> str:
-    """Where the data lie."""
-    return config.data.root or str(workdir / SYNTHETIC)
+def data_root(config: ConfigDict, workdir: epath.PathLike) -> str:
+    """Where the data lie; raises ConfigError where they would have to be rendered into a bucket."""
+    if not config.data.root and is_remote(workdir):
+        raise ConfigError(
+            f"data.root is empty, and the synthetic set is not rendered into a bucket ({workdir}): name a folder or "
+            "records in data.root, or a local --workdir"
+        )
+    return config.data.root or str(epath.Path(workdir) / SYNTHETIC)
+
+
+def render_synthetic(config: ConfigDict, workdir: epath.PathLike, console: Console) -> None:
+    """Makes the embedded data in the work directory, where the config names no other."""
+    if not config.data.root:
+        root = data_root(config, workdir)
+        console.print(f"data.root is empty: rendering {config.data.synthetic_scenes} synthetic scenes into {root}")
+        write_synthetic(root, scenes=config.data.synthetic_scenes, seed=config.seed)
 
 
 def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
@@ -134,13 +207,10 @@ def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
 
 
 def _source(
-    config: ConfigDict, workdir: Path, preparer: Preparer, console: Console, host: int
-) -> tuple[Source, SkipLog, int]:
-    """The samples, the list of those left out, and how many there were."""
+    config: ConfigDict, workdir: epath.PathLike, preparer: Preparer, console: Console
+) -> tuple[Source, list[Rejected]]:
+    """The samples, and those that cannot be used."""
     root = data_root(config, workdir)
-    if not config.data.root:
-        console.print(f"data.root is empty: rendering {config.data.synthetic_scenes} synthetic scenes into {root}")
-        write_synthetic(root, scenes=config.data.synthetic_scenes, seed=config.seed)
     source, rejected = open_source(
         root,
         config.data.split,
@@ -156,12 +226,7 @@ def _source(
     if not len(source):
         why = f"; the first reason: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
         raise ConfigError(f"{root}: no sample of split {config.data.split!r} can be used{why}")
-    count = len(source) + len(rejected)
-    name = SKIPPED if not host else f"{Path(SKIPPED).stem}.{host}.jsonl"
-    skips = SkipLog(workdir / name, total=count, max_share=config.data.max_skipped_share)
-    for each in rejected:
-        skips.add(each.id, each.reason, again=each.again)
-    return source, skips, count
+    return source, rejected
 
 
 def _included(files: Files, include: Sequence[str]) -> Bool[np.ndarray, "N"]:
@@ -204,7 +269,7 @@ def _plan_stages(
 
 def _held_out(
     config: ConfigDict,
-    workdir: Path,
+    workdir: epath.PathLike,
     make: RowMaker,
     declared: tuple[Task, ...],
     console: Console,
@@ -222,7 +287,7 @@ def _held_out(
         )
         held_out = draw(
             source,
-            replace(make, source=source),
+            replace(make, source=source, leave_out=frozenset()),
             each=config.held_out.samples,
             batch=config.batch,
             included=lambda file: _named(file, config.data.include),

@@ -75,6 +75,7 @@ def sft_recipe(model: str) -> ConfigDict:
                 "variant": "full",  # or sampled: the folder below each group
                 "include": (),  # patterns of file names, such as 'MEAD_*'; empty: all
                 "instructions": (),  # JSON Lines files of text-only conversations, for a folder of Emo-CFG
+                "leave_out": "",  # JSON file of ids of samples that no row takes, such as WORKDIR/stopped.json
                 "tasks": (),  # 'PATTERN=STAGE/FORM' of annotation files that are not official
                 "synthetic_scenes": 170,  # of the synthetic set
                 "frames": {  # PAPER.md section 7
@@ -118,7 +119,11 @@ def sft_recipe(model: str) -> ConfigDict:
                 "warmup": guard.warmup,  # steps of a stage before a leap counts
             },
             "log": {"every": 10},  # steps
-            "checkpoint": {"every": 500, "keep": 3},  # steps; checkpoints that stay
+            "checkpoint": {
+                "every": 500,  # steps
+                "keep": 3,  # newest that stay
+                "keep_every": 0,  # steps at whose multiples they stay for good, a multiple of `every`; 0: none
+            },
         }
     )
     return config.lock()

@@ -1,31 +1,49 @@
 """One SFT run: the plan's stages, one after the other, on the devices."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import optax
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from videmo_jax.data.pipeline import TrainingBatches, to_devices
-from videmo_jax.data.rows import Batch
 from videmo_jax.reports.training import write_training_report
 from videmo_jax.sft.held_out import perplexities
-from videmo_jax.sft.plan import SKIPPED, ConfigError, Plan, StagePlan, make_plan
+from videmo_jax.sft.plan import (
+    ConfigError,
+    Plan,
+    StagePlan,
+    data_root,
+    make_plan,
+    read_settings,
+    render_synthetic,
+    skip_file,
+)
 from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training import workdir as workdirs
-from videmo_jax.training.checkpoint import Checkpoints, Meta, steps
+from videmo_jax.training.checkpoint import Checkpoints, Meta, Restored, steps
+from videmo_jax.training.cluster import Stop
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
+from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host, same_on_all
 from videmo_jax.training.loop import LoopSpec, run_steps
+from videmo_jax.training.meter import Meter
+from videmo_jax.training.metrics import FILE as METRICS
 from videmo_jax.training.metrics import MetricsWriter
+from videmo_jax.training.mirror import Mirror
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
+from videmo_jax.training.profile import FOLDER as PROFILE
+from videmo_jax.training.profile import Profiler, Steps
 from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
+from videmo_jax.training.stopped import Halt, TrainingStopped, stop
 
 # A run may come back with another machine, more logging, or from another place on disk.
 FREE_FIELDS = (
@@ -37,26 +55,60 @@ FREE_FIELDS = (
     "data.workers",
     "data.cache_mb",
     "data.root",
+    "data.leave_out",
     "data.instructions",
     "init",
     "tokenizer",
 )
 
 
-def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
+def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profile: Steps | None = None) -> TrainState:
     """Trains, or goes on where an earlier start of the same run stopped.
 
     Args:
       config: of `sft.recipe`.
-      workdir: of this run alone.
+      workdir: of this run alone, a folder or a bucket.
       console: for progress and messages.
+      profile: steps to record into WORKDIR/profile.
     """
+    data_root(config, workdir)  # refused before anything is written
+    workdir, host = workdirs.folder_of_run(workdir), jax.process_index()
     as_json = json.loads(config.to_json_best_effort())
     started = bool(steps(workdir))
-    workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started)
+    on_first_host(lambda: workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started))
+    skipped = skip_file(host)
     if not started:  # what an attempt with another config left out may be usable now
-        (workdir / SKIPPED).unlink(missing_ok=True)
-    plan = make_plan(config, workdir, console, host=jax.process_index())
+        (workdir / skipped).unlink(missing_ok=True)
+    with Mirror(workdir, (METRICS, skipped) if is_first() else (skipped,), console) as mirror:
+        settings = on_each_host(lambda: read_settings(config))
+        on_first_host(lambda: render_synthetic(config, workdir, console))
+        plan = on_each_host(lambda: make_plan(config, settings, workdir, console, logs=mirror.local, host=host))
+        rows = [stage.rows for stage in plan.stages] + list(plan.held_out.plans.values() if plan.held_out else ())
+        if not same_on_all(" ".join(each.digest for each in rows)):
+            raise ConfigError(
+                f"the hosts see different data: samples of {data_root(config, workdir)} or their lengths differ; give "
+                "all hosts the same"
+            )
+        try:
+            state = _train(config, plan, workdir, mirror, started, profile, console)
+        finally:  # also of a run that stopped
+            if is_first():
+                write_training_report(mirror.local, title=workdir.name, config=as_json)
+    if len(plan.skips):
+        console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / skipped} says why")
+    return state
+
+
+def _train(
+    config: ConfigDict,
+    plan: Plan,
+    workdir: epath.Path,
+    mirror: Mirror,
+    started: bool,
+    profile: Steps | None,
+    console: Console,
+) -> TrainState:
+    """Opens what a run writes to, and trains."""
     mesh = make_mesh(config.mesh.to_dict())
     hosts = jax.process_count()
     if config.batch % (mesh.size // mesh.shape["tensor"]) or config.batch % hosts:
@@ -64,15 +116,41 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> TrainState:
             f"batch is {config.batch}; it must be a multiple of the {mesh.size // mesh.shape['tensor']} devices that "
             f"split it, and of the {hosts} hosts"
         )
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        first = checkpoints.latest() or 0
-        with MetricsWriter(workdir, after_step=first if started else -1) as metrics:
-            trainer = _Trainer(config, plan, mesh, checkpoints, metrics, console)
-            state = trainer.run(first)
-    write_training_report(workdir, title=workdir.name, config=as_json)
-    if len(plan.skips):
-        console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / SKIPPED} says why")
-    return state
+    keep, keep_every = config.checkpoint.keep, config.checkpoint.keep_every
+    if keep_every % config.checkpoint.every:
+        raise ConfigError(
+            f"checkpoint.keep_every is {keep_every}; it must be a multiple of checkpoint.every = "
+            f"{config.checkpoint.every}, since other steps are not saved"
+        )
+    with Checkpoints(workdir, keep=keep, keep_every=keep_every) as checkpoints:
+        # All stages have one optimizer but for its learning rate, and so one program.
+        optimizer = make_optimizer(plan.stages[0].stage.optimizer)
+        layout = state_layout(plan.model, optimizer, mesh)
+        # The guard is a few bytes, and goes with the optimizer.
+        restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard), console.print)
+        first = restored.step if restored else 0
+        if profile is not None:
+            profile.check(first, plan.stages[-1].end)
+        with (
+            MetricsWriter(mirror.local if is_first() else None, after_step=first if started else -1) as metrics,
+            Profiler(mirror.local / PROFILE, profile) as profiler,
+            Stop() as stop,
+        ):
+            beside = _Beside(workdir, mirror, checkpoints, metrics, profiler, stop, console)
+            return _Trainer(config, plan, mesh, optimizer, beside).run(restored)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Where the results of a run go, and what goes along with its steps."""
+
+    workdir: epath.Path
+    mirror: Mirror
+    checkpoints: Checkpoints
+    metrics: MetricsWriter
+    profiler: Profiler
+    stop: Stop
+    console: Console
 
 
 class _Trainer:
@@ -83,37 +161,34 @@ class _Trainer:
         config: ConfigDict,
         plan: Plan,
         mesh: Mesh,
-        checkpoints: Checkpoints,
-        metrics: MetricsWriter,
-        console: Console,
+        optimizer: optax.GradientTransformation,
+        beside: _Beside,
     ) -> None:
-        self.config, self.plan, self.mesh = config, plan, mesh
-        self.checkpoints, self.metrics, self.console = checkpoints, metrics, console
+        self.config, self.plan, self.mesh, self.beside = config, plan, mesh, beside
+        self.console, self.metrics, self.meter = beside.console, beside.metrics, Meter()
         self.place = partial(to_devices, mesh=mesh)
         self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-        # All stages have one optimizer but for its learning rate, and so one program.
-        self.optimizer = make_optimizer(plan.stages[0].stage.optimizer)
+        self.optimizer = optimizer
         self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard)
         self.loss = make_loss_step(plan.model, mesh, plan.compute)
 
-    def run(self, first: int) -> TrainState:
-        """Goes on after step `first`, 0 at the start, to the end of the last stage."""
+    def run(self, restored: Restored | None) -> TrainState:
+        """Goes on from a checkpoint, None at the start, to the end of the last stage."""
         config, stages = self.config, self.plan.stages
-        layout = state_layout(self.plan.model, self.optimizer, self.mesh)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(layout.params))
+        if restored:
+            first, data = restored.step, restored.data
+            state = TrainState(restored.params, *restored.optimizer)
+        else:
+            first, data = 0, {}
+            params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
+            state = TrainState(params, None, fresh_guard())
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.console.print(
             f"{parameters / 1e6:,.1f} M parameters on {self.mesh.size} {jax.devices()[0].platform} device(s), "
             f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
         )
         if first:
-            # One item of the checkpoint: the guard is a few bytes.
-            beside = layout.optimizer, layout.guard
-            params, (optimizer, guard), data = self.checkpoints.restore(first, layout.params, beside)
-            state = TrainState(params, optimizer, guard)
             self.console.print(f"resumed from step {first}")
-        else:
-            params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
-            state, data = TrainState(params, None, fresh_guard()), {}
         before = "before training"
         for stage in stages:
             if first < stage.end:
@@ -140,7 +215,7 @@ class _Trainer:
             batches.restore(data)
         rate = learning_rate(plan.stage.optimizer, plan.end - plan.begin)
         origin = {"init": str(config.init)} if config.init else {}
-        with DeviceFeed(batches, self.place, _count) as feed:
+        with DeviceFeed(batches, self.place) as feed:
             return run_steps(
                 LoopSpec(plan.end, config.log.every, config.checkpoint.every, config.checkpoint.keep),
                 state,
@@ -149,22 +224,42 @@ class _Trainer:
                 feed,
                 lambda step: rate(step - plan.begin - 1),
                 first=first,
-                checkpoints=self.checkpoints,
+                stop=self.beside.stop,
+                checkpoints=self.beside.checkpoints,
                 meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
                 tokenizer_files=self.plan.tokenizer.files,
                 metrics=self.metrics,
+                meter=self.meter,
+                profiler=self.beside.profiler,
                 describe=lambda step: {
                     "stage": name,
                     "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
                     "skipped": len(self.plan.skips),
                 },
+                explain=lambda halt: self.explain(plan, halt),
+                saved=self.beside.mirror.push,
                 console=self.console,
                 title=name if len(self.plan.stages) > 1 else "training",
             )
 
+    def explain(self, plan: StagePlan, halt: Halt) -> TrainingStopped:
+        """Lists the samples of the step that the guard did not take; what to raise."""
+        if not is_first():
+            return TrainingStopped(f"step {halt.step} is bad and was not taken; the first host says more")
+        begin = (halt.step - plan.begin - 1) * self.config.batch
+        rows = begin, begin + self.config.batch
+        numbers = [number for row in range(*rows) for number in plan.rows[row].tolist()]
+        make = self.plan.make
+        with ThreadPoolExecutor(self.config.data.threads) as pool:  # records are read for their ids
+            ids = [id for id in pool.map(make.source.id, numbers) if id not in make.leave_out]
+        return stop(
+            self.beside.workdir, halt, stage=plan.stage.name, rows=rows, samples=ids, left_out=sorted(make.leave_out)
+        )
+
     def measure(self, step: int, when: str, state: TrainState) -> None:
         """Logs the perplexity of held-out samples after `step`, unless it is logged already."""
-        if self.plan.held_out is None or self.metrics.holds(step, "measured"):
+        # All hosts take part in measuring, and the first alone knows what is logged.
+        if self.plan.held_out is None or first_host_says(self.metrics.holds(step, "measured")):
             return
         found = perplexities(
             self.plan.held_out, self.loss, state.params, self.place, threads=self.config.data.threads, **self.hosts
@@ -172,9 +267,3 @@ class _Trainer:
         self.metrics.write({"step": step, "measured": when, **found})
         levels = ", ".join(f"{name.removeprefix('perplexity_')} {value:.3f}" for name, value in found.items())
         self.console.print(f"perplexity of held-out samples {when}: {levels}")
-
-
-def _count(batch: Batch) -> tuple[int, int]:
-    """Tokens, text and vision, and samples of this host's rows."""
-    segments = batch.rows.segment_ids
-    return int(np.count_nonzero(segments)), int(segments.max(axis=-1).sum())

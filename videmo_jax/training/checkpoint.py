@@ -6,16 +6,22 @@ A checkpoint is one directory `.../checkpoints/STEP`, committed as a whole by Or
 - `meta`: JSON, the model's configuration and how its input is made (class Meta),
 - `tokenizer`: JSON, the texts of the tokenizer's files by name,
 - `optimizer`, with the guard, and `data`, JSON, where the batches stand: state of a training run (absent in imported
-  weights).
+  weights),
+- `integrity`: JSON, fingerprints of all the others (see training/integrity.py; absent in imported weights).
 
-Everything that a command is given as CKPT is a directory with `checkpoints/` in it, or one of the steps.
+Everything that a command is given as CKPT is a directory with `checkpoints/` in it, or one of the steps. Damage that is
+found while a run resumes makes it fall back to the step before; the damaged one is moved to WORKDIR/damaged.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
@@ -24,13 +30,24 @@ from jax.sharding import Mesh
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sharding.rules import make_mesh, shard_state
+from videmo_jax.training import cluster, integrity
 
-FOLDER = "checkpoints"
-FORMAT = 2  # 1 had no guard beside the optimizer
+FOLDER, DAMAGED = "checkpoints", "damaged"
+INTEGRITY = "integrity"
+FORMAT = 2  # 1 had no guard beside the optimizer, and no fingerprints
+
+GROUP_BYTES = 2 * 2**30  # on each device, of arrays that are read before they are cast
+NAME_ANOTHER = "name another checkpoint, or bring back a copy of this one"
+NO_DAMAGE = (MemoryError, PermissionError, ConnectionError, TimeoutError)
+NO_DAMAGE_SIGNS = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, or that is not what the caller needs."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that does not hold what was saved."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +112,27 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     return folder / FOLDER / str(found[-1])
 
 
-def _read(checkpoint: epath.Path, **items: Any) -> Any:
-    """Reads some items of one checkpoint."""
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        return reader.restore(checkpoint, args=ocp.args.Composite(**items))
-
-
 def read_meta(checkpoint: epath.PathLike) -> Meta:
-    """The self-description of the checkpoint that `path` names."""
-    return Meta.from_json(_read(find_checkpoint(checkpoint), meta=ocp.args.JsonRestore()).meta)
+    """The self-description of the checkpoint that `path` names.
+
+    Raises:
+      CheckpointError: there is none, it is damaged, or of another version.
+    """
+    return _Stored(find_checkpoint(checkpoint)).meta()
 
 
 def read_tokenizer_files(checkpoint: epath.PathLike) -> dict[str, str]:
     """The texts of the tokenizer's files, by file name.
 
     Raises:
-      CheckpointError: the checkpoint has no tokenizer.
+      CheckpointError: the checkpoint has no tokenizer, or is damaged.
     """
-    checkpoint = find_checkpoint(checkpoint)
-    if not (checkpoint / "tokenizer").exists():
+    stored = _Stored(find_checkpoint(checkpoint))
+    if stored.kept is None and not (stored.folder / "tokenizer").exists():
         raise CheckpointError(
-            f"{checkpoint}: no tokenizer in this checkpoint; import the weights again with --tokenizer DIR"
+            f"{stored.folder}: no tokenizer in this checkpoint; import the weights again with --tokenizer DIR"
         )
-    return _read(checkpoint, tokenizer=ocp.args.JsonRestore()).tokenizer
+    return stored.object("tokenizer")
 
 
 def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtype: Any = None) -> nnx.State:
@@ -127,21 +142,142 @@ def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtyp
       checkpoint: a checkpoint or a work directory.
       mesh: where the arrays go, by the rules of `sharding`.
       dtype: what they are cast to; None keeps what the file holds.
+
+    Raises:
+      CheckpointError: there is none, or it is damaged; the message names the array or the item.
     """
-    checkpoint = find_checkpoint(checkpoint)
+    stored = _Stored(find_checkpoint(checkpoint))
     mesh = mesh or make_mesh({"data": 1}, jax.devices()[:1])
-    state = nnx.state(abstract_model(read_meta(checkpoint).model), nnx.Param)
-    shardings = nnx.to_pure_dict(shard_state(state, mesh))
-    held = ocp.StandardCheckpointHandler().metadata(checkpoint / "params").tree
+    state = nnx.state(abstract_model(stored.meta().model), nnx.Param)
     target = jax.tree.map(
-        lambda a, sharding, there: jax.ShapeDtypeStruct(a.shape, dtype or there.dtype, sharding=sharding),
+        lambda a, sharding, held: jax.ShapeDtypeStruct(a.shape, held, sharding=sharding),
         nnx.to_pure_dict(state),
-        shardings,
-        held,
+        nnx.to_pure_dict(shard_state(state, mesh)),
+        stored.dtypes("params", nnx.to_pure_dict(state)),
     )
-    values = _read(checkpoint, params=ocp.args.StandardRestore(target)).params
-    nnx.replace_by_pure_dict(state, values)
+    leaves, tree = jax.tree.flatten(target)
+    casts = dtype is not None and any(leaf.dtype != dtype for leaf in leaves)
+    values: list[jax.Array] = []
+    # In groups where they are cast: the devices may not hold all of them twice.
+    for group in _groups(leaves, GROUP_BYTES * mesh.size) if casts else [range(len(leaves))]:
+        arrays = stored.arrays("params", target, group)
+        if problem := stored.problem("params", arrays):
+            raise DamagedError(f"{problem}; {NAME_ANOTHER}")
+        values += [array.astype(dtype) if casts else array for array in arrays.values()]
+    nnx.replace_by_pure_dict(state, jax.tree.unflatten(tree, values))
     return state
+
+
+def _groups(leaves: Sequence[jax.ShapeDtypeStruct], limit: int) -> Iterator[range]:
+    """Neighbours that take at most `limit` bytes together; a larger array stands alone."""
+    begin, held = 0, 0
+    for number, leaf in enumerate(leaves):
+        size = leaf.size * leaf.dtype.itemsize
+        if number > begin and held + size > limit:
+            yield range(begin, number)
+            begin, held = number, 0
+        held += size
+    yield range(begin, len(leaves))
+
+
+class _Stored:
+    """One checkpoint on disk, read item by item; what cannot be read, or is not what was saved, raises DamagedError.
+
+    Items are read by their handlers and not through an Orbax checkpointer, in which the other processes would wait
+    for one whose reading has failed.
+    """
+
+    def __init__(self, folder: epath.Path) -> None:
+        self.folder = folder
+        self.kept = self._integrity()
+
+    def _integrity(self) -> dict[str, Any] | None:
+        """The fingerprints; None for imported weights, which have none."""
+        if (self.folder / INTEGRITY).exists():
+            with _reading(self.folder, INTEGRITY):
+                kept = ocp.JsonCheckpointHandler().restore(self.folder / INTEGRITY)
+                if integrity.is_sound(kept):
+                    return kept
+            raise DamagedError(f"{self.folder}: {INTEGRITY} is not what was saved; {NAME_ANOTHER}")
+        if any((self.folder / item).exists() for item in ("optimizer", "data")):
+            with _reading(self.folder, "meta"):
+                meta = ocp.JsonCheckpointHandler().restore(self.folder / "meta")
+            self._from_json(meta)  # says so where another version wrote it
+            raise DamagedError(f"{self.folder}: {INTEGRITY} is gone; {NAME_ANOTHER}")
+        return None
+
+    def object(self, item: str) -> Any:
+        """A JSON item."""
+        with _reading(self.folder, item):
+            value = ocp.JsonCheckpointHandler().restore(self.folder / item)
+        if self.kept and integrity.sha256(value) != self.kept["held"]["objects"].get(item):
+            raise DamagedError(f"{self.folder}: {item} is not what was saved; {NAME_ANOTHER}")
+        return value
+
+    def meta(self) -> Meta:
+        """What it says of itself."""
+        return self._from_json(self.object("meta"))
+
+    def _from_json(self, values: dict[str, Any]) -> Meta:
+        try:
+            return Meta.from_json(values)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.folder}: {error}") from None
+
+    def dtypes(self, item: str, shapes: Any) -> Any:
+        """The dtype of each array of an item whose arrays have the shapes of the tree `shapes`."""
+        if not self.kept:
+            with _reading(self.folder, item):
+                held = ocp.StandardCheckpointHandler().metadata(self.folder / item).tree
+                return jax.tree.map(lambda _, there: jnp.dtype(there.dtype), shapes, held)
+        held = self.kept["held"]["arrays"][item]
+        return jax.tree.unflatten(
+            jax.tree.structure(shapes), [jnp.dtype(held[name]["dtype"]) for name in integrity.names(shapes)]
+        )
+
+    def arrays(self, item: str, target: Any, group: range | None = None) -> dict[str, jax.Array]:
+        """Arrays of an item by name, not yet compared with their fingerprints.
+
+        Args:
+          item: of the checkpoint.
+          target: shapes, dtypes and places of its whole tree.
+          group: numbers of the leaves that are wanted; all by default.
+        """
+        leaves, tree = jax.tree.flatten(target)
+        wanted = range(len(leaves)) if group is None else group
+        chosen = [leaf if number in wanted else ocp.PLACEHOLDER for number, leaf in enumerate(leaves)]
+        chosen = jax.tree.unflatten(tree, chosen)
+        with _reading(self.folder, item):
+            restored = ocp.PyTreeCheckpointHandler().restore(
+                self.folder / item,
+                args=ocp.args.PyTreeRestore(
+                    item=chosen, restore_args=ocp.checkpoint_utils.construct_restore_args(chosen)
+                ),
+            )
+            values = jax.block_until_ready(jax.tree.leaves(restored))
+        named = integrity.names(target)
+        return {named[number]: values[number] for number in wanted}
+
+    def problem(self, item: str, arrays: Mapping[str, jax.Array]) -> str:
+        """What is wrong with arrays that were read; of several processes all must ask, and hear the same."""
+        wrong = integrity.differing(self.kept, item, arrays) if self.kept else []
+        if not wrong:
+            return ""
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return f"{self.folder}: {item} {', '.join(wrong[:3])}{more}: not what was saved"
+
+
+@contextmanager
+def _reading(folder: epath.Path, item: str) -> Iterator[None]:
+    """Gives the many errors of damaged files one name; those of memory, rights and networks are no damage."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        where = f"{folder}: {item} cannot be read: {lines[0][:200]}"
+        if isinstance(error, NO_DAMAGE) or any(sign in str(error) for sign in NO_DAMAGE_SIGNS):
+            raise CheckpointError(where) from error
+        raise DamagedError(f"{where}; {NAME_ANOTHER}") from error
 
 
 def require_fit(checkpoint: epath.PathLike, model: ModelConfig) -> None:
@@ -161,26 +297,51 @@ def require_fit(checkpoint: epath.PathLike, model: ModelConfig) -> None:
         raise CheckpointError(f"{checkpoint} does not fit the config's model: {'; '.join(differing[:5])}")
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A run as it was after `step`; `data` says where its batches stood."""
+
+    step: int
+    params: nnx.State
+    optimizer: Any
+    data: dict[str, Any]
+
+
 class Checkpoints:
     """Writes and reads the checkpoints of one training run; saving goes on in the background.
 
-    Use it as a context manager: leaving it waits for what is being written.
+    Use it as a context manager: leaving it waits for what is being written. Of several processes all must make it,
+    and call its methods alike.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(epath.Path(workdir).absolute() / FOLDER, options=options)
+    def __init__(self, workdir: epath.PathLike, *, keep: int, keep_every: int = 0) -> None:
+        """Opens the checkpoints of a work directory.
+
+        Args:
+          workdir: of the run.
+          keep: newest checkpoints that stay.
+          keep_every: steps at whose multiples checkpoints stay for good; 0 for none.
+
+        Raises:
+          ValueError: numbers that make no sense.
+        """
+        if keep < 1 or keep_every < 0:
+            raise ValueError(
+                f"checkpoint.keep is {keep}, checkpoint.keep_every {keep_every}; keep must be at least 1, keep_every "
+                "0 (none) or a number of steps"
+            )
+        self._workdir = epath.Path(workdir).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None)
+        self._manager = _Manager(self._workdir / FOLDER, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
-
-    def latest(self) -> int | None:
-        """The newest committed step, None at the start."""
-        return self._manager.latest_step()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or not cluster.is_lost(error):  # a process that is gone would be waited for in vain
+            self._manager.close()
 
     def save(
         self,
@@ -191,32 +352,114 @@ class Checkpoints:
         data: dict[str, Any],
     ) -> None:
         """Writes step `meta.step` as one whole; `data` says where the batches stand, a JSON object."""
-        values = nnx.to_pure_dict(params)
+        arrays = {"params": nnx.to_pure_dict(params), "optimizer": _values(optimizer)}
+        objects = {"data": data, "meta": meta.to_json(), "tokenizer": tokenizer_files}
+        objects[INTEGRITY] = integrity.record(arrays, objects)
+        in_chunks = jax.tree.map(_in_chunks, arrays["params"])
         self._manager.save(
             meta.step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(values, save_args=jax.tree.map(_in_chunks, values)),
-                optimizer=ocp.args.StandardSave(_values(optimizer)),
-                data=ocp.args.JsonSave(data),
-                meta=ocp.args.JsonSave(meta.to_json()),
-                tokenizer=ocp.args.JsonSave(tokenizer_files),
+                params=ocp.args.StandardSave(arrays["params"], save_args=in_chunks),
+                optimizer=ocp.args.StandardSave(arrays["optimizer"]),
+                **{item: ocp.args.JsonSave(value) for item, value in objects.items()},
             ),
         )
 
-    def restore(self, step: int, params: nnx.State, optimizer: Any) -> tuple[nnx.State, Any, dict[str, Any]]:
-        """Reads step `step` into the layout of `params` and `optimizer`; also where the batches stood."""
-        read_meta(self._manager.directory / str(step))  # refuses what another version wrote
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_abstract(nnx.to_pure_dict(params))),
-                optimizer=ocp.args.StandardRestore(_abstract(_values(optimizer))),
-                data=ocp.args.JsonRestore(),
-            ),
+    def restore(self, params: nnx.State, optimizer: Any, say: Callable[[str], None]) -> Restored | None:
+        """Reads the newest checkpoint that is sound into the layout of `params` and `optimizer`; None at the start.
+
+        Damaged ones that are newer are moved to WORKDIR/damaged, since saving goes on from the step before them.
+
+        Args:
+          params: shapes, dtypes and places of the parameters.
+          optimizer: the same of the optimizer's item.
+          say: hears of damage.
+
+        Raises:
+          CheckpointError: all are damaged, or they are of another version or model, or cannot be read just now.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(steps(self._workdir)):
+            try:
+                restored = self._restore(step, params, optimizer)
+            except DamagedError as error:
+                damaged[step] = str(error)
+                continue
+            for wrong, why in damaged.items():
+                say(f"{why}. Moved to {self._move_aside(wrong)}; going on from step {step}")
+            return restored
+        if damaged:
+            raise CheckpointError(
+                f"{self._workdir / FOLDER}: no checkpoint is sound: {'; '.join(damaged.values())}; bring back a copy "
+                "of one, or start anew in another work directory"
+            )
+        return None
+
+    def _restore(self, step: int, params: nnx.State, optimizer: Any) -> Restored:
+        """Reads one step; all processes find it sound, or all raise DamagedError."""
+        targets = {"params": _abstract(nnx.to_pure_dict(params)), "optimizer": _abstract(_values(optimizer))}
+        problem, found = "", {}
+        try:
+            stored = _Stored(self._manager.directory / str(step))
+            stored.meta(), stored.object("tokenizer")
+            data = stored.object("data")
+            for item, target in targets.items():
+                if differing := stored.kept and integrity.misshapen(stored.kept, item, target):
+                    raise CheckpointError(
+                        f"{stored.folder}: {item} {', '.join(differing[:3])} is of another shape or dtype than this "
+                        "run's; go on with the config and the version that wrote it"
+                    )
+                found[item] = stored.arrays(item, target)
+        except DamagedError as error:
+            problem = str(error)
+        problem = cluster.agree(problem)
+        for item, arrays in found.items():
+            problem = problem or stored.problem(item, arrays)
+        if problem:
+            raise DamagedError(problem)
+        nnx.replace_by_pure_dict(
+            params, jax.tree.unflatten(jax.tree.structure(targets["params"]), found["params"].values())
         )
-        nnx.replace_by_pure_dict(params, restored.params)
-        leaves = jax.tree.leaves(restored.optimizer)
-        return params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves), restored.data
+        leaves = found["optimizer"].values()
+        return Restored(step, params, jax.tree.unflatten(jax.tree.structure(optimizer), leaves), data)
+
+    def _move_aside(self, step: int) -> epath.Path:
+        """Takes a damaged step out of the way, and says where it lies."""
+        folder = self._workdir / DAMAGED
+        place = folder / str(step)
+        number = 1
+        while place.exists():
+            number += 1
+            place = folder / f"{step}.{number}"
+        cluster.wait_for_all("the place of a damaged checkpoint is chosen")
+        if jax.process_index() == 0:
+            _move(self._manager.directory / str(step), place)
+        cluster.wait_for_all("a damaged checkpoint is moved")
+        self._manager.reload()
+        return place
+
+
+def _move(source: epath.Path, place: epath.Path) -> None:
+    """Moves a directory; in a bucket, where there are only objects, one by one."""
+    if "://" not in str(source):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(place)
+        return
+    for each in source.rglob("*"):
+        if each.is_file():
+            each.copy(place / each.relative_to(source))
+    source.rmtree()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves the question whether the run is to end to `cluster.Stop`.
+
+    Orbax would ask with the number of a step that is long past, in a thread, and so turn back the count by which
+    jax's protocol finds the step to end at.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 def _in_chunks(array: jax.Array) -> ocp.SaveArgs:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+POLL_SECONDS = 0.005  # how often it is asked whether the devices are still busy
+
 
 class Batches(Protocol):
     """Batches without end, and where they stand."""
@@ -26,16 +28,19 @@ class Fed:
 
     Attributes:
       batch: the arrays.
-      tokens, samples: in this host's part of it, without padding.
-      state: where the stream stands after it: what a checkpoint of the step that takes it must hold.
-      waited: seconds that the caller stood waiting for it.
+      before, after: where the stream stands before it and after it: what a checkpoint must hold so that this batch is
+        the next one, or is done.
+      waited: seconds that the devices stood idle for it.
     """
 
     batch: Any
-    tokens: int
-    samples: int
-    state: dict[str, Any]
+    before: dict[str, Any]
+    after: dict[str, Any]
     waited: float = 0.0
+
+
+def _idle() -> bool:
+    return False
 
 
 class DeviceFeed:
@@ -44,23 +49,15 @@ class DeviceFeed:
     What goes wrong while a batch is read is raised where that batch is asked for.
     """
 
-    def __init__(
-        self,
-        batches: Batches,
-        place: Callable[[Any], Any],
-        count: Callable[[Any], tuple[int, int]],
-        *,
-        ahead: int = 2,
-    ) -> None:
+    def __init__(self, batches: Batches, place: Callable[[Any], Any], *, ahead: int = 2) -> None:
         """Starts reading.
 
         Args:
           batches: the stream, which nobody else may read meanwhile.
           place: brings a batch to the devices.
-          count: tokens and samples of a batch, without padding.
           ahead: batches on the devices beside the one in use; each takes its memory.
         """
-        self._batches, self._place, self._count = batches, place, count
+        self._batches, self._place = batches, place
         self._ready: queue.Queue[Fed | BaseException] = queue.Queue(max(ahead - 1, 1))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
@@ -75,19 +72,29 @@ class DeviceFeed:
         self._stop.set()
         self._thread.join()
 
-    def __next__(self) -> Fed:
-        """The next batch; raises what reading it raised."""
-        began = time.perf_counter()
-        fed = self._ready.get()
-        if isinstance(fed, BaseException):
-            raise fed
-        return Fed(fed.batch, fed.tokens, fed.samples, fed.state, time.perf_counter() - began)
+    def take(self, busy: Callable[[], bool] = _idle) -> Fed:
+        """The next batch; raises what reading it raised.
+
+        Args:
+          busy: whether the devices still have something to do: time in which they have is no waiting.
+        """
+        while True:
+            working = busy()
+            began = time.perf_counter()
+            try:
+                fed = self._ready.get(timeout=POLL_SECONDS if working else None)
+            except queue.Empty:
+                continue
+            if isinstance(fed, BaseException):
+                raise fed
+            return Fed(fed.batch, fed.before, fed.after, 0.0 if working else time.perf_counter() - began)
 
     def _read(self) -> None:
         while not self._stop.is_set():
             try:
+                before = self._batches.state
                 batch = next(self._batches)
-                item: Fed | BaseException = Fed(self._place(batch), *self._count(batch), self._batches.state)
+                item: Fed | BaseException = Fed(self._place(batch), before, self._batches.state)
             except BaseException as error:
                 item = error
             while not self._stop.is_set():

@@ -16,30 +16,37 @@ class MetricsWriter:
     A run that resumes from step n drops what an earlier one logged after n, so that every step stands there once.
     """
 
-    def __init__(self, workdir: Path, *, after_step: int) -> None:
-        """Goes on after `after_step`; -1 begins anew."""
-        self._path = workdir / FILE
-        kept = [line for line in read_metrics(workdir) if line["step"] <= after_step]
-        temporary = self._path.with_suffix(".tmp")
+    def __init__(self, folder: Path | None, *, after_step: int) -> None:
+        """Goes on after `after_step`; -1 begins anew. Without a folder nothing is written: another host does it."""
+        self._held: set[tuple[int, str]] = set()
+        self._file = self._board = None
+        if folder is None:
+            return
+        path = folder / FILE
+        kept = [line for line in read_metrics(folder) if line["step"] <= after_step]
+        temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.rename(self._path)
-        self._file = self._path.open("a")
+        temporary.rename(path)
+        self._file = path.open("a")
         self._held = {(line["step"], name) for line in kept for name in line}
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._board.close()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
 
     def holds(self, step: int, name: str) -> bool:
-        """Whether a metric of that name was logged after `step`."""
+        """Whether a metric of that name was logged after `step`; False where nothing is written."""
         return (step, name) in self._held
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Adds one line; `values` holds at least `step`."""
+        if self._file is None:
+            return
         self._file.write(json.dumps(dict(values)) + "\n")
         self._file.flush()
         self._held |= {(values["step"], name) for name in values}

@@ -1,5 +1,6 @@
 """What a training step changes: parameters, the optimizer's state and the guard, laid out over the mesh."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,11 @@ class TrainState:
     params: nnx.State
     optimizer: Any
     guard: Guard
+
+    def released(self) -> "TrainState":
+        """The state with a guard that lets steps be taken again, as it did before the bad one."""
+        guard = dataclasses.replace(self.guard, halted=jnp.logical_and(self.guard.halted, False))
+        return dataclasses.replace(self, guard=guard)
 
 
 def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation) -> TrainState:

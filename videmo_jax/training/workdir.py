@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
+
+from etils import epath
 
 FILE = "config.json"
 
@@ -12,7 +14,23 @@ class WorkdirError(ValueError):
     """The work directory cannot be used for this run."""
 
 
-def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...], started: bool) -> None:
+def is_remote(workdir: epath.PathLike) -> bool:
+    """Whether a work directory is a bucket."""
+    return "://" in str(workdir)
+
+
+def folder_of_run(workdir: epath.PathLike) -> epath.Path:
+    """The work directory, local or in a bucket; raises WorkdirError where this machine cannot reach the bucket."""
+    if is_remote(workdir) and not (
+        str(workdir).startswith("gs://") and (find_spec("gcsfs") or find_spec("tensorflow"))
+    ):
+        raise WorkdirError(
+            f"--workdir {workdir}: needs gcsfs for gs:// (pip install 'videmo-jax[gcs]'); other buckets are not written"
+        )
+    return epath.Path(workdir)
+
+
+def claim(workdir: epath.Path, config: Mapping[str, Any], *, free: tuple[str, ...], started: bool) -> None:
     """Makes the directory this run's, or checks that it is.
 
     Args:
@@ -47,7 +65,7 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: tuple[str, ...], st
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    temporary.rename(path)
+    temporary.replace(path)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
