@@ -1,5 +1,6 @@
 """The fields of an SFT config, with their defaults; configs/*.py change what differs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -110,9 +111,14 @@ def sft_recipe(model: str) -> ConfigDict:
             },
             "compute": {
                 "dtype": "bfloat16",  # of activations; or float32. Parameters are float32
-                "remat": "full",  # none, dots or full: what the backward pass computes again
+                # What a block keeps for its backward pass, from all to nothing: none, dots, attention, context, full.
+                "remat": "full",  # of the decoder
+                "vision_remat": "full",  # of the vision tower
+                "attention": "auto",  # splash (TPUs) or xla; auto: by the platform
                 "loss_chunk": 512,  # tokens of a row whose logits exist at once
+                "microbatches": 1,  # parts of a batch that a device computes one after the other
             },
+            "slice": "",  # of TPUs, for which the recipe is made; told, not enforced
             "mesh": {"replica": 1, "data": 1, "fsdp": -1, "tensor": 1},  # devices along each axis; -1: what is left
             "guard": {  # stops the run before a bad step: one without a finite loss and gradient, or whose loss leaps
                 "spike": guard.spike,  # nats a token above the mean of the last steps; 0: leaps are taken
@@ -127,3 +133,25 @@ def sft_recipe(model: str) -> ConfigDict:
         }
     )
     return config.lock()
+
+
+def on_slice(config: ConfigDict, slices: Mapping[str, Mapping[str, Any]], arg: str | None) -> ConfigDict:
+    """The config as one of a recipe's slices takes it, with the whole curriculum or one stage of it.
+
+    Args:
+      config: of `sft_recipe`, changed in place.
+      slices: by name, the fields (dotted) that differ there; the first is that of a recipe without an ARG.
+      arg: the ARG of `NAME.py:ARG`: a slice, a stage (see `in_stages`), or both with a comma between; None: neither.
+    """
+    words = arg.split(",") if arg else []
+    named = [word for word in words if word in slices]
+    stages = [word for word in words if word not in slices]
+    if len(named) > 1 or len(stages) > 1:
+        raise ValueError(f":{arg} names more than one slice or stage; slices are {', '.join(slices)}")
+    stage = stages[0] if stages else None
+    if stage is not None and stage not in (*STAGES, *(f"stage{number}" for number in range(1, len(STAGES) + 1))):
+        raise ValueError(f":{stage} is no stage and no slice; there are stage1 to stage3, {', '.join(slices)}")
+    config.slice = named[0] if named else next(iter(slices))
+    for field, value in slices[config.slice].items():
+        config.update_from_flattened_dict({field: value})
+    return in_stages(config, stage)

@@ -1,0 +1,47 @@
+"""The splash kernel, run by Pallas' interpreter, against XLA's attention: packed rows, padding, rows without tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from videmo_jax.model.attention import kernel_for, segment_attention
+from videmo_jax.model.splash import splash_attention
+
+PACKED = np.concatenate([np.full(70, 1), np.full(41, 2), np.full(60, 3), np.zeros(29)])  # padding at the end
+EMPTY = np.zeros(200)
+WINDOWS = np.where(np.arange(200) < 160, np.arange(200) // 16 % 5, -1)  # windows of a slab; padding is -1
+
+
+@pytest.mark.parametrize(
+    ("ids", "causal", "heads", "kv_heads", "width"),
+    [
+        (np.stack([PACKED, EMPTY]), True, 4, 2, 16),
+        (np.stack([WINDOWS, EMPTY]), False, 2, 2, 80),
+    ],
+    ids=["packed rows, causal, grouped heads", "windows of slabs"],
+)
+def test_splash_agrees_with_xla(ids, causal, heads, kv_heads, width):
+    rng = np.random.default_rng(0)
+    shapes = [(2, 200, count, width) for count in (heads, kv_heads, kv_heads)]
+    q, k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+    ids = jnp.asarray(ids, jnp.int32)
+    weights = jnp.asarray(rng.standard_normal(q.shape), jnp.float32)  # of each output in a loss
+
+    def value_and_gradient(attend):
+        return jax.value_and_grad(lambda *x: jnp.sum(attend(*x) * weights), argnums=(0, 1, 2), has_aux=False)(q, k, v)
+
+    def splash(q, k, v):
+        return splash_attention(q, k, v, ids, causal=causal, interpret=True)
+
+    def xla(q, k, v):
+        return segment_attention(q, k, v, ids, causal=causal)
+
+    np.testing.assert_allclose(splash(q, k, v), xla(q, k, v), atol=1e-4)
+    for ours, theirs in zip(value_and_gradient(splash)[1], value_and_gradient(xla)[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_kernel_follows_the_platform_unless_it_is_named():
+    assert [kernel_for("auto", platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "xla", "xla"]
+    assert kernel_for("xla", "tpu") == "xla"
