@@ -23,7 +23,7 @@ TEXT = """HloModule step, is_scheduled=true
 %body (state: (s32[], bf16[6,8])) -> (s32[], bf16[6,8]) {
   %kernel = bf16[6,8]{1,0} custom-call(%x), custom_call_config={"body":"{
 }}", op_name="a line that starts with braces"}
-  %all-gather.7 = bf16[4,6,8]{2,1,0:T(8,128)(2,1)} all-gather(%kernel), replica_groups={{0,4,8,12}}, {op_name="step/gather"}
+  %all-gather.7 = bf16[4,6,8]{2,1,0:T(8,128)(2,1)} all-gather(%kernel), replica_groups={{0,4,8,12}}, {op_name="a/gather"}
   %fusion.3 = bf16[6,8]{1,0} fusion(%all-gather.7), kind=kCustom, calls=%all-reduce-scatter.1
 }
 
@@ -43,7 +43,7 @@ ENTRY %main (p: bf16[6,8]) -> bf16[6,8] {
 
 def test_a_text_by_hand():
     gather, scatter, reduce, permute, last = collectives(TEXT)
-    assert (gather.kind, gather.times, gather.devices, gather.where) == ("all-gather", 28, (0, 4, 8, 12), "step/gather")
+    assert (gather.kind, gather.times, gather.devices, gather.where) == ("all-gather", 28, (0, 4, 8, 12), "a/gather")
     assert gather.moved == 4 * 6 * 8 * 2 * 3 / 4
     assert (scatter.kind, scatter.times, scatter.moved) == ("reduce-scatter", 28, 4 * 6 * 8 * 2 * 3 / 4)
     assert scatter.total == 28 * scatter.moved

@@ -44,6 +44,7 @@ class Compiled:
     Attributes:
       chip, mesh: of the slice.
       rows, budget: the global batch.
+      compute: how it computes.
       parameters: how many.
       memory: bytes by use: arguments, temporaries, total.
       flops: of all devices.
@@ -58,6 +59,7 @@ class Compiled:
     mesh: Mesh
     rows: int
     budget: Budget
+    compute: ComputeSpec
     parameters: int
     memory: dict[str, float]
     flops: StepFlops
@@ -106,6 +108,7 @@ class Compiled:
             "devices": self.mesh.size,
             "slices": _slices(self.mesh),
             "mesh": {axis: size for axis, size in self.mesh.shape.items() if size > 1},
+            **dataclasses.asdict(self.compute),
             "parameters": self.parameters,
             "rows": self.rows,
             "row": dataclasses.asdict(self.budget),
@@ -178,6 +181,7 @@ def compile_step(config: ConfigDict, topology: str, slices: int = 1) -> Compiled
         mesh,
         config.batch,
         budget,
+        compute,
         sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
         memory,
         step_flops(model, *shape, remat=compute.remat, vision_remat=compute.vision_remat),

@@ -19,6 +19,7 @@ from videmo_jax.model.layers import (
     inverse_frequencies,
     join_heads,
     project,
+    project_together,
     rms_norm,
     rotate,
     scan_layers,
@@ -74,15 +75,13 @@ class DecoderLayer(nnx.Module):
 
     def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
         """Queries [B, T, N, H], keys and values [B, T, K, H], not yet rotated."""
-        return (
-            project(y, self.q, "btd,dnh->btnh", self.q_bias),
-            project(y, self.k, "btd,dkh->btkh", self.k_bias),
-            project(y, self.v, "btd,dkh->btkh", self.v_bias),
-        )
+        q, k, v = project_together(y, (self.q, self.k, self.v), (self.q_bias, self.k_bias, self.v_bias))
+        return q, k, v
 
     def gate_up(self, y: Float[Array, "B T D"]) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
         """Both inner projections of the SwiGLU."""
-        return project(y, self.gate, "btd,df->btf"), project(y, self.up, "btd,df->btf")
+        gate, up = project_together(y, (self.gate, self.up))
+        return gate, up
 
 
 class FusedLayer(DecoderLayer):

@@ -1,11 +1,12 @@
 """What both towers are made of: weights that know their Hugging Face name, norms, rotary, stacks of layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -68,6 +69,21 @@ def project(x: Array, kernel: nnx.Param, pattern: str, bias: nnx.Param | None = 
     """einsum with a kernel in the activations' dtype, plus a bias that lies on the last axes."""
     y = jnp.einsum(pattern, x, used(kernel, x.dtype))
     return y if bias is None else y + used(bias, x.dtype)
+
+
+def project_together(
+    x: Float[Array, "*B D"], kernels: Sequence[nnx.Param], biases: Sequence[nnx.Param] = ()
+) -> list[Array]:
+    """x by several kernels [D, ...] of equal axes, gathered and multiplied as one: fewer and larger products."""
+    columns = [kernel[...].reshape(len(kernel[...]), -1) for kernel in kernels]
+    axes = kernels[0].get_metadata("out_sharding")[-len(kernels[0].get_metadata("whole")) :]
+    whole = (kernels[0].get_metadata("whole")[0], 1)  # only the first dimension is gathered
+    y = x @ use_weight(jnp.concatenate(columns, axis=1), (axes[0], None), whole, x.dtype)
+    if biases:
+        y += jnp.concatenate([used(bias, x.dtype).reshape(-1) for bias in biases])
+    ends = np.cumsum([part.shape[1] for part in columns])
+    parts = jnp.split(y, ends[:-1], axis=-1)
+    return [part.reshape(*x.shape[:-1], *kernel.shape[1:]) for part, kernel in zip(parts, kernels, strict=True)]
 
 
 def join_heads(x: Float[Array, "*B N H"], kernel: nnx.Param) -> Float[Array, "*B D"]:

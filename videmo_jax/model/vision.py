@@ -20,6 +20,7 @@ from videmo_jax.model.layers import (
     inverse_frequencies,
     join_heads,
     project,
+    project_together,
     rms_norm,
     rotate,
     scan_layers,
@@ -90,9 +91,8 @@ class VisionBlock(nnx.Module):
         mixed = segment_attention(q, k, v, segment_ids, causal=False, kernel=kernel)
         x += checkpoint_name(join_heads(mixed, self.proj) + used(self.proj_bias, x.dtype), "mixed")
         y = rms_norm(x, self.norm2, self.eps)
-        gate = project(y, self.gate, "spd,df->spf", self.gate_bias)
-        y = jax.nn.silu(gate) * project(y, self.up, "spd,df->spf", self.up_bias)
-        return x + project(y, self.down, "spf,fd->spd", self.down_bias)
+        gate, up = project_together(y, (self.gate, self.up), (self.gate_bias, self.up_bias))
+        return x + project(jax.nn.silu(gate) * up, self.down, "spf,fd->spd", self.down_bias)
 
 
 class PatchMerger(nnx.Module):
