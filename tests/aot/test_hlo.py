@@ -23,7 +23,7 @@ TEXT = """HloModule step, is_scheduled=true
 %body (state: (s32[], bf16[6,8])) -> (s32[], bf16[6,8]) {
   %kernel = bf16[6,8]{1,0} custom-call(%x), custom_call_config={"body":"{
 }}", op_name="a line that starts with braces"}
-  %all-gather.7 = bf16[4,6,8]{2,1,0:T(8,128)(2,1)} all-gather(%kernel), replica_groups={{0,4,8,12}}, {op_name="a/gather"}
+  %all-gather.7 = bf16[4,6,8]{2,1,0:T(8,128)(2,1)} all-gather(%kernel), replica_groups={{0,4,8,12}}, op_name="a/gather"
   %fusion.3 = bf16[6,8]{1,0} fusion(%all-gather.7), kind=kCustom, calls=%all-reduce-scatter.1
 }
 

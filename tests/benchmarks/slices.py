@@ -22,8 +22,8 @@ RECIPES = (  # recipe, topology, slices
 )
 HEADER = """# Recipes on slices
 
-Made by `python -m tests.benchmarks.slices --write docs/slices.md`: the real train step of each recipe, compiled by libtpu
-for a slice that was not there. Nothing here has run on a TPU. Bytes and seconds are of one chip and one step.
+Made by `python -m tests.benchmarks.slices --write docs/slices.md`: the real train step of each recipe, compiled by
+libtpu for a slice that was not there. Nothing here has run on a TPU. Bytes and seconds are of one chip and one step.
 
 - HBM: arguments and temporaries, of what the compiler may use of the chip's memory. A step fits at 90 % or less.
 - Collectives: bytes that a chip takes in, counted from the compiled program with the trips of its loops; the factor is
@@ -31,9 +31,21 @@ for a slice that was not there. Nothing here has run on a TPU. Bytes and seconds
 - Bound on MFU: model FLOPs by what the slowest of products, memory, interconnect and network takes at the makers'
   figures (`videmo_jax/sharding/chips.py`), if it hid all others.
 
-| recipe | slice | mesh | tokens a chip | remat (decoder, vision) | HBM | model FLOPs | collectives | factor | bound on MFU | compiled in | host |
-|---|---|---|---|---|---|---|---|---|---|---|---|
 """
+COLUMNS = (
+    "recipe",
+    "slice",
+    "mesh",
+    "tokens a chip",
+    "remat (decoder, vision)",
+    "HBM",
+    "model FLOPs",
+    "collectives",
+    "factor",
+    "bound on MFU",
+    "compiled in",
+    "host",
+)
 
 
 def compile_recipe(recipe: str, topology: str, slices: int) -> dict:
@@ -75,6 +87,11 @@ def row(recipe: str, told: dict) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def page(rows: list[str]) -> str:
+    """The whole of docs/slices.md."""
+    return "\n".join([HEADER, f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *rows]) + "\n"
+
+
 def main() -> None:
     """Compiles all, prints the table, and writes it where it is asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,7 +106,7 @@ def main() -> None:
             results.append(told)
             print(rows[-1], file=sys.stderr, flush=True)
             if arguments.write:
-                arguments.write.write_text(HEADER + "\n".join(rows) + "\n")
+                arguments.write.write_text(page(rows))
     print(json.dumps(results))
 
 
