@@ -26,7 +26,7 @@ from videmo_jax.training.checkpoint import (
     find_checkpoint,
     read_meta,
     read_tokenizer_files,
-    restore_params,
+    restore_plain,
 )
 
 DTYPES = ("float32", "bfloat16")
@@ -97,8 +97,8 @@ class Answerer:
             )
         self._decoding, self._dtype = decoding, jnp.dtype(dtype)
         self._mesh = make_mesh({"data": -1})
-        self._graph = nnx.graphdef(abstract_model(self.meta.model))
-        self._params = restore_params(checkpoint, mesh=self._mesh, dtype=self._dtype)
+        self._params, plain = restore_plain(checkpoint, mesh=self._mesh, dtype=self._dtype)
+        self._graph = nnx.graphdef(abstract_model(plain))
 
     def batch_size(self, wanted: int) -> int:
         """The number of rows that the devices share evenly, at least `wanted`."""

@@ -21,11 +21,13 @@ from videmo_jax.interop.hf_files import (
     image_processor_config,
     video_processor_config,
 )
-from videmo_jax.interop.hf_names import HfTensor, Path, hf_tensors, parameters
+from videmo_jax.interop.hf_names import HfTensor, Path, hf_tensors
 from videmo_jax.interop.hf_readme import readme
 from videmo_jax.interop.safetensors_files import ConversionError, Report, TensorSpec, write_shards
 from videmo_jax.interop.stored_arrays import open_array
-from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.config import LoraConfig, ModelConfig
+from videmo_jax.model.lora import adapter_paths, merged_kernel
+from videmo_jax.model.videmo import abstract_model
 from videmo_jax.training.checkpoint import CheckpointError, Meta, find_checkpoint, read_meta, read_tokenizer_files
 
 DTYPES = {"keep": None, "bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
@@ -40,6 +42,8 @@ def export_hf(
     report: Report | None = None,
 ) -> None:
     """Writes a Hugging Face directory: weights under hub names, configs, the tokenizer's files and a README.
+
+    Adapters are merged into the weights, in float32.
 
     It appears under its name only when it is complete.
 
@@ -67,7 +71,7 @@ def export_hf(
         TensorSpec(tensor.name, tensor.shape, DTYPES[dtype] or arrays[tensor.path].dtype.numpy_dtype)
         for tensor in tensors.values()
     ]
-    total, reader = sum(spec.nbytes for spec in specs), _Reader(arrays)
+    total, reader = sum(spec.nbytes for spec in specs), _Reader(arrays, meta.model.lora)
 
     def blocks(spec: TensorSpec) -> Iterator[np.ndarray]:
         if report:
@@ -88,7 +92,7 @@ def export_hf(
 
 def _open_arrays(params: epath.Path, model: ModelConfig) -> dict[Path, ts.TensorStore]:
     arrays = {}
-    for path, param in nnx.to_flat_state(parameters(model)):
+    for path, param in nnx.to_flat_state(nnx.state(abstract_model(model), nnx.Param)):
         name = ".".join(map(str, path))
         try:
             arrays[path] = open_array(params, path)
@@ -105,8 +109,8 @@ def _open_arrays(params: epath.Path, model: ModelConfig) -> dict[Path, ts.Tensor
 class _Reader:
     """Reads tensors out of stacked arrays; layers that are stored as one piece are read once and kept until used."""
 
-    def __init__(self, arrays: dict[Path, ts.TensorStore]) -> None:
-        self._arrays = arrays
+    def __init__(self, arrays: dict[Path, ts.TensorStore], lora: LoraConfig) -> None:
+        self._arrays, self._lora, self._adapters = arrays, lora, adapter_paths(lora)
         self._held: tuple[Path, int] | None = None
         self._layers = np.zeros(0)
 
@@ -125,7 +129,14 @@ class _Reader:
                 self._layers = np.zeros(0)  # first let go of the old ones
                 self._layers = array[first : min(first + step, array.shape[0])].read().result()
                 self._held = (tensor.path, first)
-            yield tensor.to_hf(self._layers[tensor.layer - first])
+            yield tensor.to_hf(self._merged(tensor, self._layers[tensor.layer - first]))
+
+    def _merged(self, tensor: HfTensor, kernel: np.ndarray) -> np.ndarray:
+        """A layer's kernel, with its adapter where it has one: in float32, and cast when it is written."""
+        if tensor.path not in self._adapters:
+            return kernel
+        a, b = (self._arrays[path][tensor.layer].read().result() for path in self._adapters[tensor.path])
+        return np.asarray(merged_kernel(kernel, a, b, self._lora.scale))
 
 
 def _texts(meta: Meta, tokenizer: Tokenizer, specs: list[TensorSpec]) -> dict[str, str]:

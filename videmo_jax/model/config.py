@@ -81,12 +81,39 @@ class TextConfig:
         )
 
 
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of low rank beside kernels of the decoder's layers, see model/lora.py."""
+
+    rank: int = 0  # 0: none
+    alpha: float = 16.0  # what they add is scaled by alpha / rank
+    targets: tuple[str, ...] = LORA_TARGETS
+
+    @property
+    def scale(self) -> float:
+        """The factor of what adapters add."""
+        return self.alpha / self.rank
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 0, f"lora.rank is {self.rank}; it must be 0 (no adapters) or above")
+        _require(self.alpha > 0, f"lora.alpha is {self.alpha}; it must be above 0")
+        named = isinstance(self.targets, tuple) and {*self.targets} <= {*LORA_TARGETS}
+        _require(
+            named and 0 < len(self.targets) == len(set(self.targets)),
+            f"lora.targets is {self.targets!r}; it must name some of {', '.join(LORA_TARGETS)}, each once",
+        )
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The whole model."""
 
     text: TextConfig = TextConfig()
     vision: VisionConfig = VisionConfig()
+    lora: LoraConfig = LoraConfig()
 
     def __post_init__(self) -> None:
         _require(
@@ -105,6 +132,7 @@ class ModelConfig:
         return cls(
             text=_read(TextConfig, values.get("text", {}), "model.text"),
             vision=_read(VisionConfig, values.get("vision", {}), "model.vision"),
+            lora=_read(LoraConfig, values.get("lora", {}), "model.lora"),  # older checkpoints say nothing of it
         )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from videmo_jax.model.attention import segment_attention
 from videmo_jax.model.compute import Compute
-from videmo_jax.model.config import TextConfig
+from videmo_jax.model.config import LoraConfig, TextConfig
 from videmo_jax.model.layers import (
     ONES,
     ZEROS,
@@ -25,6 +25,7 @@ from videmo_jax.model.layers import (
     scan_layers,
     weight,
 )
+from videmo_jax.model.lora import Adapters
 from videmo_jax.model.tables import look_up
 from videmo_jax.sharding.collectives import enter_tensor, leave_tensor
 
@@ -33,6 +34,8 @@ Attend = Callable[[Array, Array, Array], Array]
 
 class DecoderLayer(nnx.Module):
     """One layer; how its queries meet keys and values is the caller's: packed rows, prefill and decoding share it."""
+
+    lora: Adapters | None = None
 
     def __init__(self, config: TextConfig, rngs: nnx.Rngs, stack: int) -> None:
         d, n, k, h, f = config.width, config.heads, config.kv_heads, config.head_width, config.mlp_width
@@ -56,6 +59,10 @@ class DecoderLayer(nnx.Module):
         self.up = param("mlp.up_proj.weight", (d, f), ("embed", "mlp"), "f d -> d f")
         self.down = param("mlp.down_proj.weight", (f, d), ("mlp", "embed"), "d f -> f d")
 
+    def adapt(self, config: LoraConfig, rngs: nnx.Rngs, stack: int) -> None:
+        """Puts adapters beside the kernels that the config names."""
+        self.lora = Adapters(config, {name: getattr(self, name) for name in config.targets}, rngs, stack)
+
     def __call__(
         self, x: Float[Array, "B T D"], angles: Float[Array, "B T H/2"], attend: Attend
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T K H"], Float[Array, "B T K H"]]]:
@@ -68,29 +75,38 @@ class DecoderLayer(nnx.Module):
         """
         q, k, v = self.qkv(enter_tensor(rms_norm(x, self.attention_norm, self.eps)))
         q, k, v = checkpoint_name((rotate(q, angles), rotate(k, angles), v), "qkv")
-        x += checkpoint_name(leave_tensor(join_heads(attend(q, k, v), self.o)), "mixed")
+        mixed = attend(q, k, v)
+        joined = self._adapted("o", mixed.reshape(*mixed.shape[:2], -1), join_heads(mixed, self.o))
+        x += checkpoint_name(leave_tensor(joined), "mixed")
         gate, up = self.gate_up(enter_tensor(rms_norm(x, self.mlp_norm, self.eps)))
-        x += leave_tensor(project(jax.nn.silu(gate) * up, self.down, "btf,fd->btd"))
+        inner = jax.nn.silu(gate) * up
+        x += leave_tensor(self._adapted("down", inner, project(inner, self.down, "btf,fd->btd")))
         return x, (k, v)
 
     def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
         """Queries [B, T, N, H], keys and values [B, T, K, H], not yet rotated."""
         q, k, v = project_together(y, (self.q, self.k, self.v), (self.q_bias, self.k_bias, self.v_bias))
-        return q, k, v
+        return self._adapted("q", y, q), self._adapted("k", y, k), self._adapted("v", y, v)
 
     def gate_up(self, y: Float[Array, "B T D"]) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
         """Both inner projections of the SwiGLU."""
         gate, up = project_together(y, (self.gate, self.up))
-        return gate, up
+        return self._adapted("gate", y, gate), self._adapted("up", y, up)
+
+    def _adapted(self, name: str, x: Array, product: Array) -> Array:
+        """A product of x with a kernel, and what an adapter adds to it."""
+        return product if self.lora is None else self.lora.added(name, x, product)
 
 
 class FusedLayer(DecoderLayer):
     """A layer that reads its weights as two large matrices in place of five: decoding waits for memory.
 
-    One layer, not a stack; it is built once before the loop that decodes.
+    One layer, not a stack, and without adapters; it is built once before the loop that decodes.
     """
 
     def __init__(self, layer: DecoderLayer) -> None:
+        if layer.lora is not None:
+            raise ValueError("a model with adapters does not decode; use its plain one, of model.lora.merged")
         self.eps, self.o, self.down = layer.eps, layer.o, layer.down
         self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
         inward = (layer.q, layer.k, layer.v)
@@ -115,13 +131,15 @@ class FusedLayer(DecoderLayer):
 class Decoder(nnx.Module):
     """Token embedding, layers, final norm and output layer."""
 
-    def __init__(self, config: TextConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, rngs: nnx.Rngs, lora: LoraConfig = LoraConfig()) -> None:  # noqa: B008
         self.config = config
         shape, axes = (config.vocab, config.width), ("vocab", None)
         self.embedding = weight(rngs, shape, axes, hf="model.embed_tokens.weight", layout="v d -> v d")
         self.layers = DecoderLayer(config, rngs, stack=config.layers)
         self.norm = weight(rngs, (config.width,), (None,), hf="model.norm.weight", layout="d -> d", init=ONES)
         self.head = None if config.tied else weight(rngs, shape, axes, hf="lm_head.weight", layout="v d -> v d")
+        if lora.rank:  # last, so that all other initial values are those of the plain model
+            self.layers.adapt(lora, rngs, stack=config.layers)
 
     def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
         """Embeddings of token ids."""

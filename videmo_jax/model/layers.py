@@ -28,8 +28,8 @@ def weight(
     shape: tuple[int, ...],
     axes: tuple[str | None, ...],
     *,
-    hf: str,
-    layout: str,
+    hf: str | None = None,
+    layout: str | None = None,
     init: Initializer = NORMAL,
     stack: int | None = None,
 ) -> nnx.Param:
@@ -39,13 +39,13 @@ def weight(
       rngs: its stream `params` gives the initial values.
       shape: sizes, without the layers' axis.
       axes: logical axes, a name of `sharding.rules.RULES` for each dimension.
-      hf: the tensor's name in a Hugging Face file; «{layer}» stands for the layer's number.
+      hf: the tensor's name in a Hugging Face file; «{layer}» stands for the layer's number. None: it has none there.
       layout: an einops pattern from the Hugging Face tensor to ours, whose right side names each axis of `shape`.
       init: initialiser.
       stack: number of layers, where this weight is stacked along a leading axis.
     """
     if len(axes) != len(shape) or any(axis not in RULES for axis in axes):
-        raise ValueError(f"{hf}: logical axes {axes} do not describe shape {shape}")
+        raise ValueError(f"{hf or 'weight'}: logical axes {axes} do not describe shape {shape}")
     whole = shape
     if stack is not None:
         shape, axes = (stack, *shape), ("layers", *axes)

@@ -38,7 +38,7 @@ class VidEmo(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         self.config = config
         self.vision = VisionTower(config.vision, rngs)
-        self.language = Decoder(config.text, rngs)
+        self.language = Decoder(config.text, rngs, config.lora)
 
     def embed(self, rows: Rows, compute: Compute = Compute()) -> Float[Array, "B T D"]:  # noqa: B008 (it is frozen)
         """Token embeddings, with the vision tower's output where `vision_index` says so."""

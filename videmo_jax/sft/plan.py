@@ -31,6 +31,7 @@ from videmo_jax.tasks.taxonomy import Task, declared_task
 from videmo_jax.training.checkpoint import read_tokenizer_files, require_fit
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.stopped import read_left_out
+from videmo_jax.training.trained import Trained, read_trained
 from videmo_jax.training.workdir import is_remote
 
 SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
@@ -69,6 +70,7 @@ class Plan:
     samples: int  # of the source, the unusable ones among them
     stages: tuple[StagePlan, ...]
     held_out: HeldOut | None
+    trained: Trained
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Settings:
     declared: tuple[Task, ...]
     tokenizer: Tokenizer
     leave_out: tuple[str, ...]  # ids of samples
+    trained: Trained
 
     @property
     def preparer(self) -> Preparer:
@@ -122,7 +125,8 @@ def read_settings(config: ConfigDict) -> Settings:
             "set model.text.vocab, or name the tokenizer that belongs to the model"
         )
     leave_out = read_left_out(config.data.leave_out) if config.data.leave_out else ()
-    return Settings(model, inputs, budget, compute, guard, every, chosen, declared, tokenizer, leave_out)
+    trained = read_trained(model, config.freeze, config.train_also)
+    return Settings(model, inputs, budget, compute, guard, every, chosen, declared, tokenizer, leave_out, trained)
 
 
 def make_plan(
@@ -177,6 +181,7 @@ def make_plan(
         count,
         _plan_stages(config, settings.every, settings.chosen, levels, sizes, budget),
         _held_out(config, workdir, make, settings.declared, console) if config.held_out.samples else None,
+        settings.trained,
     )
 
 

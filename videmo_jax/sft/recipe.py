@@ -53,7 +53,11 @@ def sft_recipe(model: str) -> ConfigDict:
             "seed": 0,  # of initial weights and of the order of samples
             "init": "",  # checkpoint to start from (launch/convert.py import, or a workdir); empty: random weights
             "tokenizer": "",  # directory with tokenizer.json; empty: that of `init`, else the embedded one
+            # The sizes of model.config. Adapters: model.lora.rank (0: none), .alpha (they are scaled by alpha / rank)
+            # and .targets, kernels of the decoder's layers; with a rank above 0 they alone are trained.
             "model": PRESETS[model].to_json(),
+            "freeze": (),  # parts that stay as they are, by the names of parameters: 'vision', 'vision.merger'
+            "train_also": (),  # parts that are trained beside adapters, such as 'vision.merger'
             "epochs": 3.0,  # passes of each stage over its own data (PAPER.md sections 1 and 2)
             "steps": 0,  # of each stage, in place of epochs, where it is not 0
             "curriculum": ("all",),  # stages in order, names of `stages`; see `in_stages`

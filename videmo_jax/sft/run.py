@@ -131,7 +131,7 @@ def _train(
     with Checkpoints(workdir, keep=keep, keep_every=keep_every) as checkpoints:
         # All stages have one optimizer but for its learning rate, and so one program.
         optimizer = make_optimizer(plan.stages[0].stage.optimizer)
-        layout = state_layout(plan.model, optimizer, mesh)
+        layout = state_layout(plan.model, optimizer, mesh, plan.trained)
         # The guard is a few bytes, and goes with the optimizer.
         restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard), console.print)
         first = restored.step if restored else 0
@@ -175,7 +175,7 @@ class _Trainer:
         self.place = partial(to_devices, mesh=mesh)
         self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
         self.optimizer = optimizer
-        self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard)
+        self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard, plan.trained)
         self.loss = make_loss_step(plan.model, mesh, plan.compute)
 
     def run(self, restored: Restored | None) -> TrainState:
@@ -189,8 +189,10 @@ class _Trainer:
             params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
             state = TrainState(params, None, fresh_guard())
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        trained = sum(leaf.size for leaf in jax.tree.leaves(self.plan.trained.of(state.params)))
+        share = f", {trained / 1e6:,.3f} M of them trained," if trained < parameters else ""
         self.console.print(
-            f"{parameters / 1e6:,.1f} M parameters on {self.mesh.size} {jax.devices()[0].platform} device(s), "
+            f"{parameters / 1e6:,.1f} M parameters{share} on {self.mesh.size} {jax.devices()[0].platform} device(s), "
             f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
         )
         if first:
@@ -200,7 +202,7 @@ class _Trainer:
             if first < stage.end:
                 if first <= stage.begin:  # it begins here: until now the state was another stage's
                     self.measure(stage.begin, before, state)
-                    state = fresh_state(self.plan.model, state.params, self.optimizer, self.mesh)
+                    state = fresh_state(self.plan.model, state.params, self.optimizer, self.mesh, self.plan.trained)
                 state = self.train(stage, state, max(first, stage.begin), data if first > stage.begin else None)
             before = f"after {stage.stage.name}"
         self.measure(stages[-1].end, before, state)

@@ -26,6 +26,7 @@ from videmo_jax.sharding.rules import RULES, batch_shards, shard_state
 from videmo_jax.training.guard import GuardSpec, watch
 from videmo_jax.training.optimizer import descend
 from videmo_jax.training.state import TrainState, abstract_state
+from videmo_jax.training.trained import ALL, Trained, joined
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,15 @@ def make_train_step(
     mesh: Mesh,
     compute: ComputeSpec,
     guard: GuardSpec,
+    trained: Trained = ALL,
 ) -> Callable[[TrainState, Batch, float], tuple[TrainState, StepMetrics]]:
     """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up.
 
-    A step that the guard finds bad changes nothing but `halted`, and no later one does.
+    A step that the guard finds bad changes nothing but `halted`, and no later one does. What is not `trained` is never
+    changed: it has no gradient.
     """
-    layout = shard_state(abstract_state(config, optimizer), mesh)
-    gradients = _on_every_device(config, mesh, compute, _gradients)
+    layout = shard_state(abstract_state(config, optimizer, trained), mesh)
+    gradients = _on_every_device(config, mesh, compute, partial(_gradients, trained), trained)
 
     def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
@@ -100,13 +103,15 @@ def make_train_step(
         gradient = jax.tree.map(lambda x: x / tokens, summed)
         norm = optax.tree.norm(gradient)
         watched = watch(guard, state.guard, sums.loss / tokens, norm, sums.tokens)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        after = descend(state.params, updates, rate), optimizer_state
+        before, frozen = trained.split(state.params)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, before)
+        after = descend(before, updates, rate), optimizer_state
         # A choice in place, element by element: unlike lax.cond it takes no copy of the state.
-        taken = jax.tree.map(partial(jnp.where, watched.halted), (state.params, state.optimizer), after)
+        new, optimizer_state = jax.tree.map(partial(jnp.where, watched.halted), (before, state.optimizer), after)
         segments = batch.rows.segment_ids
         tokens, samples = jnp.count_nonzero(segments), jnp.sum(jnp.max(segments, axis=-1))
-        return TrainState(*taken, watched), StepMetrics(sums, norm, tokens, samples, watched.halted)
+        state = TrainState(joined(new, frozen), optimizer_state, watched)
+        return state, StepMetrics(sums, norm, tokens, samples, watched.halted)
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
 
@@ -135,10 +140,16 @@ def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Cal
     return run
 
 
-def _on_every_device(config: ModelConfig, mesh: Mesh, compute: ComputeSpec, body: Callable[..., Any]) -> Any:
+def _on_every_device(
+    config: ModelConfig,
+    mesh: Mesh,
+    compute: ComputeSpec,
+    body: Callable[..., Any],
+    trained: Trained | None = None,
+) -> Any:
     """(parameters, batch) -> body(model of parameters, parameters, batch, compute) on each device's own part of both.
 
-    The body returns sums over its rows, whose total is returned, and a tree like the parameters or None.
+    The body returns sums over its rows, whose total is returned, and a tree like the trained parameters or None.
     """
     graph = nnx.graphdef(abstract_model(config))
     for field in ("kv_heads", "mlp_width"):
@@ -146,6 +157,9 @@ def _on_every_device(config: ModelConfig, mesh: Mesh, compute: ComputeSpec, body
             raise ValueError(
                 f"mesh.tensor is {mesh.shape['tensor']}; it must divide text.{field}, {getattr(config.text, field)}"
             )
+
+    if config.lora.rank and mesh.shape["tensor"] > 1:
+        raise ValueError(f"mesh.tensor is {mesh.shape['tensor']}; with adapters (model.lora.rank) it must be 1")
 
     def local(params: nnx.State, batch: Batch) -> Any:
         sums, tree = body(partial(nnx.merge, graph), params, batch, compute, compute.on(mesh))
@@ -157,7 +171,7 @@ def _on_every_device(config: ModelConfig, mesh: Mesh, compute: ComputeSpec, body
             raise ValueError(f"a batch of {rows} rows is no multiple of the {shards} parts that it is computed in")
         stored = jax.tree.map(lambda sharding: sharding.spec, shard_state(params, mesh))
         split = PartitionSpec(RULES["batch"])
-        out = (PartitionSpec(), stored if body is _gradients else None)
+        out = (PartitionSpec(), None if trained is None else trained.of(stored))
         return jax.shard_map(local, mesh=mesh, in_specs=(stored, split), out_specs=out, check_vma=False)(params, batch)
 
     return run
@@ -169,12 +183,18 @@ def _loss(merge: Callable[..., VidEmo], params: nnx.State, batch: Batch, spec: C
 
 
 def _gradients(
-    merge: Callable[..., VidEmo], params: nnx.State, batch: Batch, spec: ComputeSpec, compute: Compute
+    trained: Trained,
+    merge: Callable[..., VidEmo],
+    params: nnx.State,
+    batch: Batch,
+    spec: ComputeSpec,
+    compute: Compute,
 ) -> tuple[LossSums, nnx.State]:
     """Sums over a device's rows, and the gradient of the loss summed over all: it does not depend on any cut."""
+    params, frozen = trained.split(params)
 
     def summed_loss(params: nnx.State, batch: Batch) -> tuple[Float[Array, ""], LossSums]:
-        sums = next_token_sums(merge(params), batch, compute, chunk=spec.loss_chunk)
+        sums = next_token_sums(merge(joined(params, frozen)), batch, compute, chunk=spec.loss_chunk)
         return sums.loss, sums
 
     gradient = jax.value_and_grad(summed_loss, has_aux=True)

@@ -28,6 +28,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.lora import merged
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sharding.rules import make_mesh, shard_state
 from videmo_jax.training import cluster, integrity
@@ -168,6 +169,20 @@ def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtyp
     return state
 
 
+def restore_plain(
+    checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtype: Any = None
+) -> tuple[nnx.State, ModelConfig]:
+    """What `restore_params` reads, adapters merged into the weights, and the configuration of that plain model.
+
+    Weights with adapters are cast after the sum and not before it: they are rounded once.
+    """
+    model = read_meta(checkpoint).model
+    if not model.lora.rank:
+        return restore_params(checkpoint, mesh=mesh, dtype=dtype), model
+    params, model = merged(restore_params(checkpoint, mesh=mesh), model)
+    return (params if dtype is None else jax.tree.map(lambda array: array.astype(dtype), params)), model
+
+
 def _groups(leaves: Sequence[jax.ShapeDtypeStruct], limit: int) -> Iterator[range]:
     """Neighbours that take at most `limit` bytes together; a larger array stands alone."""
     begin, held = 0, 0
@@ -281,7 +296,7 @@ def _reading(folder: epath.Path, item: str) -> Iterator[None]:
 
 
 def require_fit(checkpoint: epath.PathLike, model: ModelConfig) -> None:
-    """Refuses a checkpoint of another model, naming the first fields that differ.
+    """Refuses a checkpoint of another model, naming the first fields that differ; other adapters do no harm.
 
     Raises:
       CheckpointError: its configuration is not `model`.
@@ -289,7 +304,7 @@ def require_fit(checkpoint: epath.PathLike, model: ModelConfig) -> None:
     theirs, ours = read_meta(checkpoint).model.to_json(), model.to_json()
     differing = [
         f"{part}.{name}: {theirs[part][name]!r} there, {value!r} in the config"
-        for part in ours
+        for part in ("text", "vision")
         for name, value in ours[part].items()
         if theirs[part][name] != value
     ]

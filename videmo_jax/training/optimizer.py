@@ -76,10 +76,10 @@ def descend(params: nnx.State, updates: nnx.State, rate: jax.Array) -> nnx.State
 
 
 def _decayed(params: nnx.State) -> nnx.State:
-    """True for matrices, False for norms and biases."""
+    """True for matrices (adapters too, which have no Hugging Face name), False for norms and biases."""
 
     def is_matrix(param: nnx.Variable) -> nnx.Variable:
         name = param.get_metadata("hf")
-        return param.replace(name.endswith(".weight") and "norm" not in name and "ln_q" not in name)
+        return param.replace(name is None or (name.endswith(".weight") and "norm" not in name and "ln_q" not in name))
 
     return jax.tree.map(is_matrix, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
