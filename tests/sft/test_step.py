@@ -13,10 +13,11 @@ from videmo_jax.data.pipeline import to_devices
 from videmo_jax.data.rows import Budget, Prepared, build_row, misfit, stack_rows
 from videmo_jax.data.video import FrameSpec, patchify
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
+from videmo_jax.model.layers import products_in
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.sft.loss import next_token_sums
-from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
+from videmo_jax.sft.step import ComputeSpec, gradient_sums, make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
@@ -96,6 +97,38 @@ def test_a_mesh_of_four_gives_the_numbers_of_one_device(shape, on_one_device):
     if "fsdp" in shape:
         assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // shape["fsdp"]
     assert step.compiled._cache_size() == 1
+
+
+def test_rings_of_a_torus_give_the_numbers_of_one_device(on_one_device):
+    mesh = make_mesh({"fsdp": 4}, torus=(2, 2))
+    assert (mesh.shape["fsdp_x"], mesh.shape["fsdp_y"]) == (2, 2)
+    np.testing.assert_allclose(train(mesh)[0], on_one_device[0], atol=1e-5, rtol=0)
+
+
+def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    params = initial_params(CONFIG, mesh, seed=0)
+    rows = jax.tree.map(lambda *x: np.concatenate(x), batch(0), batch(1))
+    found = []
+    for count in (1, 2, 4, 8):
+        spec = ComputeSpec(dtype="float32", loss_chunk=32, microbatches=count)
+        with jax.set_mesh(mesh), products_in("float32"):
+            run = jax.jit(gradient_sums(CONFIG, mesh, spec))
+            sums, gradients = run(params, to_devices(rows, mesh))
+        found.append((sums.loss / sums.tokens, jax.tree.map(lambda x, tokens=sums.tokens: x / tokens, gradients)))
+    for loss, gradients in found[1:]:
+        np.testing.assert_allclose(loss, found[0][0], atol=1e-6, rtol=0)
+        for ours, whole in zip(jax.tree.leaves(gradients), jax.tree.leaves(found[0][1]), strict=True):
+            np.testing.assert_allclose(ours, whole, atol=1e-6, rtol=0)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    spec = ComputeSpec(dtype="float32", microbatches=3)
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="4 rows is no multiple of the 3 parts"):
+        gradient_sums(CONFIG, mesh, spec)(initial_params(CONFIG, mesh, seed=0), batch(0))
+    with pytest.raises(ValueError, match=r"must divide text\.kv_heads, 2"):
+        gradient_sums(CONFIG, make_mesh({"tensor": 4}), spec)
 
 
 def test_bfloat16_stays_near_float32(on_one_device):

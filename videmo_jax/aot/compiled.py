@@ -29,6 +29,7 @@ from videmo_jax.sharding.rules import batch_sharding, batch_shards, make_mesh
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import state_layout
+from videmo_jax.training.trained import read_trained
 
 MARGIN = 0.9  # of a chip's memory that a step may take: batches ahead and the runtime need some
 
@@ -159,8 +160,9 @@ def compile_step(config: ConfigDict, topology: str, slices: int = 1) -> Compiled
             f"that devices split it into, times compute.microbatches {compute.microbatches}"
         )
     optimizer = make_optimizer(OptimizerSpec(**config.optimizer.to_dict()))
-    step = make_train_step(model, optimizer, mesh, compute, GuardSpec(**config.guard.to_dict()))
-    state = state_layout(model, optimizer, mesh)
+    trained = read_trained(model, config.freeze, config.train_also)
+    step = make_train_step(model, optimizer, mesh, compute, GuardSpec(**config.guard.to_dict()), trained)
+    state = state_layout(model, optimizer, mesh, trained)
     batch = _batch(config.batch, budget, model, mesh)
     began = time.perf_counter()
     with jax.set_mesh(mesh), tempfile.TemporaryDirectory() as folder:

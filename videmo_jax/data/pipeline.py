@@ -17,7 +17,7 @@ from videmo_jax.data.rows import Batch, Budget, Prepared, build_row, misfit, sta
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.source import SampleError, Source
 from videmo_jax.model.config import VisionConfig
-from videmo_jax.sharding.rules import batch_sharding
+from videmo_jax.sharding.rules import batch_part, batch_sharding
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ def _together(rows: Sequence[tuple[Batch, Sequence[tuple[str, str]]]]) -> tuple[
 
 def to_devices(batch: Batch, mesh: Mesh) -> Batch:
     """This host's rows as its share of the global batch, split over the mesh's batch axes."""
-    hosts = jax.process_count()
+    _, parts = batch_part(mesh)
 
     def place(array: jax.Array) -> jax.Array:
-        sharding = batch_sharding(mesh, (array.shape[0] * hosts, *array.shape[1:]))
+        sharding = batch_sharding(mesh, (array.shape[0] * parts, *array.shape[1:]))
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(place, batch)

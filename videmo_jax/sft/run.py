@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from videmo_jax.data.pipeline import TrainingBatches, to_devices
+from videmo_jax.model.flops import step_flops
 from videmo_jax.reports.training import write_training_report
 from videmo_jax.sft.held_out import perplexities
 from videmo_jax.sft.plan import (
@@ -27,7 +28,8 @@ from videmo_jax.sft.plan import (
     skip_file,
 )
 from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
-from videmo_jax.sharding.rules import make_mesh
+from videmo_jax.sharding.chips import chip_of
+from videmo_jax.sharding.rules import batch_part, batch_shards, make_mesh
 from videmo_jax.training import workdir as workdirs
 from videmo_jax.training.checkpoint import Checkpoints, Meta, Restored, steps
 from videmo_jax.training.cluster import Stop
@@ -35,7 +37,7 @@ from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host, same_on_all
 from videmo_jax.training.loop import LoopSpec, run_steps
-from videmo_jax.training.meter import Meter
+from videmo_jax.training.meter import Meter, Work
 from videmo_jax.training.metrics import FILE as METRICS
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.mirror import Mirror
@@ -116,11 +118,10 @@ def _train(
 ) -> TrainState:
     """Opens what a run writes to, and trains."""
     mesh = make_mesh(config.mesh.to_dict())
-    hosts = jax.process_count()
-    if config.batch % (mesh.size // mesh.shape["tensor"]) or config.batch % hosts:
+    if config.batch % (batch_shards(mesh) * config.compute.microbatches):
         raise ConfigError(
-            f"batch is {config.batch}; it must be a multiple of the {mesh.size // mesh.shape['tensor']} devices that "
-            f"split it, and of the {hosts} hosts"
+            f"batch is {config.batch}; it must be a multiple of the {batch_shards(mesh)} devices that split it, times "
+            f"compute.microbatches {config.compute.microbatches}"
         )
     keep, keep_every = config.checkpoint.keep, config.checkpoint.keep_every
     if keep_every % config.checkpoint.every:
@@ -171,9 +172,12 @@ class _Trainer:
         beside: _Beside,
     ) -> None:
         self.config, self.plan, self.mesh, self.beside = config, plan, mesh, beside
-        self.console, self.metrics, self.meter = beside.console, beside.metrics, Meter()
+        self.console, self.metrics = beside.console, beside.metrics
+        row, chip = config.data.row, chip_of(mesh.devices.flat[0])
+        flops = step_flops(plan.model, config.batch, row.tokens, row.slabs, row.patches).model
+        self.meter = Meter(Work(flops, chip.flops * mesh.size if chip else None))
         self.place = partial(to_devices, mesh=mesh)
-        self.hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+        self.hosts = dict(zip(("host", "hosts"), batch_part(mesh), strict=True))
         self.optimizer = optimizer
         self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard, plan.trained)
         self.loss = make_loss_step(plan.model, mesh, plan.compute)

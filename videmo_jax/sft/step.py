@@ -94,7 +94,7 @@ def make_train_step(
     changed: it has no gradient.
     """
     layout = shard_state(abstract_state(config, optimizer, trained), mesh)
-    gradients = _on_every_device(config, mesh, compute, partial(_gradients, trained), trained)
+    gradients = gradient_sums(config, mesh, compute, trained)
 
     def step(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         with products_in(compute.dtype):
@@ -121,6 +121,17 @@ def make_train_step(
 
     run.compiled = compiled
     return run
+
+
+def gradient_sums(
+    config: ModelConfig, mesh: Mesh, compute: ComputeSpec, trained: Trained = ALL
+) -> Callable[[nnx.State, Batch], tuple[LossSums, nnx.State]]:
+    """(parameters, batch) -> sums over the batch, and the gradient of its summed loss by what is `trained`.
+
+    Raises:
+      ValueError: the mesh does not suit the model, or (when called) the batch the mesh and its microbatches.
+    """
+    return _on_every_device(config, mesh, compute, partial(_gradients, trained), trained)
 
 
 def make_loss_step(config: ModelConfig, mesh: Mesh, compute: ComputeSpec) -> Callable[[nnx.State, Batch], LossSums]:
@@ -157,7 +168,6 @@ def _on_every_device(
             raise ValueError(
                 f"mesh.tensor is {mesh.shape['tensor']}; it must divide text.{field}, {getattr(config.text, field)}"
             )
-
     if config.lora.rank and mesh.shape["tensor"] > 1:
         raise ValueError(f"mesh.tensor is {mesh.shape['tensor']}; with adapters (model.lora.rank) it must be 1")
 

@@ -60,7 +60,7 @@ def make_mesh(
     if replica % slices:
         raise ValueError(f"mesh.replica is {replica}; it must be a multiple of the {slices} slices")
     inside = replica // slices
-    rings = _rings(fsdp, (tensor, data, inside), _torus(devices) if torus is None else torus)
+    rings = rings_of(fsdp, (tensor, data, inside), _torus(devices) if torus is None else torus)
     sizes = [inside, data, *rings, tensor]
     if devices[0].platform != "tpu":
         arranged = np.asarray(devices).reshape([replica, *sizes[1:]])
@@ -79,7 +79,7 @@ def _torus(devices: Sequence[Any]) -> list[int]:
     return [len(set(along)) for along in zip(*places, strict=True)]
 
 
-def _rings(fsdp: int, others: Sequence[int], torus: Sequence[int]) -> tuple[int, int, int]:
+def rings_of(fsdp: int, others: Sequence[int], torus: Sequence[int]) -> tuple[int, int, int]:
     """The sizes of RINGS: what the other axes leave of the torus, or one ring where that does not add up."""
     left = list(torus)
     for size in others:
@@ -133,3 +133,21 @@ def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
 def batch_shards(mesh: Any) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[name] for name in RULES["batch"])
+
+
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+    """(number, count): the part of every batch that this process reads, and in how many parts it is read.
+
+    Processes whose devices hold the same rows, since the tensor axis lies across them, read the same part.
+
+    Raises:
+      ValueError: processes hold rows that overlap in part.
+    """
+    shards = np.arange(batch_shards(mesh)).reshape(*mesh.devices.shape[:-1], 1)
+    held: dict[int, set[int]] = {}
+    for shard, device in zip(np.broadcast_to(shards, mesh.devices.shape).flat, mesh.devices.flat, strict=True):
+        held.setdefault(device.process_index, set()).add(int(shard))
+    parts = sorted({tuple(sorted(rows)) for rows in held.values()})
+    if sum(map(len, parts)) != batch_shards(mesh) or len({len(rows) for rows in parts}) > 1:
+        raise ValueError("mesh: hosts hold rows of the batch that overlap in part; choose another mesh.tensor")
+    return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)
