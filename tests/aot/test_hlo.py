@@ -54,6 +54,24 @@ def test_a_text_by_hand():
     assert (last.devices, last.moved) == ((0, 1, 2, 3), 2 * (3 + 5) * 4 * 3 / 4)
 
 
+def test_what_runs_beside_several_products_is_counted_once():
+    part = """%async_collective_fusion.NUMBER (p: bf16[2,8]) -> bf16[8,8] {
+  ROOT %all-gather.NUMBER = bf16[8,8]{1,0} all-gather(%p), replica_groups={{0,1,2,3}}, ATTRIBUTES
+}
+
+"""
+    called = "  %f.NUMBER = bf16[8,8]{1,0} fusion(%p), kind=kCustom, calls=%async_collective_fusion.NUMBER\n"
+    parts = [("21", "0"), ("22", "0"), ("23", "1")]
+    text = "".join(
+        part.replace("NUMBER", number).replace("ATTRIBUTES", f'frontend_attributes={{chain_id="{chain}"}}')
+        for number, chain in parts
+    )
+    text += (
+        "ENTRY %main (p: bf16[2,8]) -> bf16[8,8] {\n" + "".join(called.replace("NUMBER", n) for n, _ in parts) + "}\n"
+    )
+    assert [collective.moved for collective in collectives(text)] == [8 * 8 * 2 * 3 / 4] * 2
+
+
 def test_a_loop_without_a_limit_is_refused():
     with pytest.raises(HloError, match="condition"):
         collectives(TEXT.replace("constant(28)", "parameter(0)"))

@@ -18,6 +18,8 @@ _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ({_KINDS})(-start)?\(")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)\}?")
 _WHILE = re.compile(r" while\(.*\bcondition=%([\w.\-]+), body=%([\w.\-]+)")
+_CHAIN = re.compile(r'frontend_attributes=\{[^}]*chain_id="(\d+)"')
+_GOES_ON = re.compile(r" async-(?:update|done)\(")  # they name what async-start has begun
 
 
 class HloError(ValueError):
@@ -76,18 +78,29 @@ def _computations(text: str) -> dict[str, list[str]]:
     return found
 
 
-def _walk(name: str, times: int, computations: dict[str, list[str]]) -> Iterator[Collective]:
+def _walk(
+    name: str, times: int, computations: dict[str, list[str]], chains: set[str] | None = None
+) -> Iterator[Collective]:
+    """The collectives below a computation; `chains` are those of the loop around it that were met."""
+    chains = set() if chains is None else chains
     # The compiler writes a reduce-scatter as a fusion of that name around an all-reduce of the whole.
     scatter = name.startswith("all-reduce-scatter")
     for line in computations[name]:
         if match := _COLLECTIVE.match(line):
-            yield _collective(match, line, times, scatter=scatter)
+            # What runs beside several products stands in the fusion of each of them, under one number.
+            chain = _CHAIN.search(line)
+            if chain is None or chain[1] not in chains:
+                yield _collective(match, line, times, scatter=scatter)
+            if chain is not None:
+                chains.add(chain[1])
         elif match := _WHILE.search(line):
             yield from _walk(match[2], times * _trips(computations[match[1]], match[1]), computations)
+        elif _GOES_ON.search(line):
+            continue
         elif match := _CALLED.search(line):
             for called in re.findall(r"%([\w.\-]+)", match[1]):
                 if called in computations:
-                    yield from _walk(called, times, computations)
+                    yield from _walk(called, times, computations, chains)
 
 
 def _trips(condition: list[str], name: str) -> int:
