@@ -112,8 +112,8 @@ def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
     found = []
     for count in (1, 2, 4, 8):
         spec = ComputeSpec(dtype="float32", loss_chunk=32, microbatches=count)
+        run = jax.jit(gradient_sums(CONFIG, mesh, spec))
         with jax.set_mesh(mesh), products_in("float32"):
-            run = jax.jit(gradient_sums(CONFIG, mesh, spec))
             sums, gradients = run(params, to_devices(rows, mesh))
         found.append((sums.loss / sums.tokens, jax.tree.map(lambda x, tokens=sums.tokens: x / tokens, gradients)))
     for loss, gradients in found[1:]:
@@ -125,8 +125,9 @@ def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
 def test_a_batch_that_cannot_be_cut_is_refused():
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     spec = ComputeSpec(dtype="float32", microbatches=3)
+    run = gradient_sums(CONFIG, mesh, spec)
     with jax.set_mesh(mesh), pytest.raises(ValueError, match="4 rows is no multiple of the 3 parts"):
-        gradient_sums(CONFIG, mesh, spec)(initial_params(CONFIG, mesh, seed=0), batch(0))
+        run(initial_params(CONFIG, mesh, seed=0), batch(0))
     with pytest.raises(ValueError, match=r"must divide text\.kv_heads, 2"):
         gradient_sums(CONFIG, make_mesh({"tensor": 4}), spec)
 
