@@ -125,9 +125,9 @@ def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
 def test_a_batch_that_cannot_be_cut_is_refused():
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     spec = ComputeSpec(dtype="float32", microbatches=3)
-    run = gradient_sums(CONFIG, mesh, spec)
+    run, params = gradient_sums(CONFIG, mesh, spec), initial_params(CONFIG, mesh, seed=0)
     with jax.set_mesh(mesh), pytest.raises(ValueError, match="4 rows is no multiple of the 3 parts"):
-        run(initial_params(CONFIG, mesh, seed=0), batch(0))
+        run(params, batch(0))
     with pytest.raises(ValueError, match=r"must divide text\.kv_heads, 2"):
         gradient_sums(CONFIG, make_mesh({"tensor": 4}), spec)
 
