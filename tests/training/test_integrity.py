@@ -38,7 +38,7 @@ def test_sums_are_those_of_the_bits(dtype):
 def test_the_layout_does_not_matter():
     mesh = make_mesh({"replica": 1, "fsdp": 2, "tensor": 2})
     whole = fingerprints({"x": jnp.asarray(RANDOM)})
-    for spec in (jax.P(), jax.P("fsdp"), jax.P(None, "tensor", "fsdp"), jax.P(("fsdp", "tensor"))):
+    for spec in (jax.P(), jax.P("fsdp_x"), jax.P(None, "tensor", "fsdp_x"), jax.P(("fsdp_x", "tensor"))):
         assert fingerprints({"x": jax.device_put(RANDOM, jax.NamedSharding(mesh, spec))}) == whole
 
 
