@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from videmo_jax.sft.recipe import on_slice, sft_recipe
 
 SLICES = {
-    "v5p-8x8x16": {"mesh.fsdp": 128, "mesh.tensor": 8, "compute.remat": "dots", "compute.vision_remat": "dots"},
+    "v5p-8x8x16": {"mesh.fsdp": 128, "mesh.tensor": 8, "compute.remat": "dots", "compute.vision_remat": "none"},
 }
 
 

@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from videmo_jax.sft.recipe import on_slice, sft_recipe
 
-KEPT = {"compute.remat": "attention", "compute.vision_remat": "context"}
+KEPT = {"compute.remat": "attention", "compute.vision_remat": "attention"}
 SLICES = {
     "v5p-4x4x4": {"mesh.fsdp": 64, "compute.remat": "dots", "compute.vision_remat": "dots"},
-    "v6e-8x8": {"mesh.fsdp": 64, **KEPT},
+    "v6e-8x8": {"mesh.fsdp": 64, **KEPT, "compute.vision_remat": "context"},
     "v5e-16x16": {"mesh.fsdp": 128, "mesh.tensor": 2, **KEPT},
     "v5e-8x16-2": {"mesh.replica": 2, "mesh.fsdp": 64, "mesh.tensor": 2, **KEPT},  # two slices of 128 chips
 }

@@ -67,7 +67,9 @@ def compile_recipe(recipe: str, topology: str, slices: int) -> dict:
 
 def row(recipe: str, told: dict) -> str:
     """One row of the table."""
-    mesh = " x ".join(f"{axis.removeprefix('fsdp_')} {size}" for axis, size in told["mesh"].items())
+    rings = [str(size) for axis, size in told["mesh"].items() if axis.startswith("fsdp")]
+    others = [f"{axis} {size}" for axis, size in told["mesh"].items() if not axis.startswith("fsdp")]
+    mesh = ", ".join([*others, f"fsdp {' x '.join(rings)}"])
     slices = f"{told['slices']} x " if told["slices"] > 1 else ""
     cells = (
         f"`{recipe}`",

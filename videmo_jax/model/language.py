@@ -26,7 +26,7 @@ from videmo_jax.model.layers import (
     weight,
 )
 from videmo_jax.model.lora import Adapters
-from videmo_jax.model.tables import look_up
+from videmo_jax.model.tables import Table, gather
 from videmo_jax.sharding.collectives import enter_tensor, leave_tensor
 
 Attend = Callable[[Array, Array, Array], Array]
@@ -141,9 +141,10 @@ class Decoder(nnx.Module):
         if lora.rank:  # last, so that all other initial values are those of the plain model
             self.layers.adapt(lora, rngs, stack=config.layers)
 
-    def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
-        """Embeddings of token ids."""
-        return look_up(self.embedding, tokens, dtype)
+    def tables(self, dtype: Any) -> tuple[Table, Table]:
+        """The embedding and the weights of the output layer, gathered; one and the same where they are tied."""
+        embedding = gather(self.embedding, dtype)
+        return embedding, embedding if self.head is None else gather(self.head, dtype)
 
     def __call__(
         self,
@@ -179,9 +180,4 @@ class Decoder(nnx.Module):
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Scores of the next token, in float32."""
-        return jnp.einsum("btd,vd->btv", x, self.table[...].astype(x.dtype), preferred_element_type=jnp.float32)
-
-    @property
-    def table(self) -> nnx.Param:
-        """Weights of the output layer, [V, D]."""
-        return self.embedding if self.head is None else self.head
+        return jnp.einsum("btd,vd->btv", x, self.tables(x.dtype)[1].rows, preferred_element_type=jnp.float32)

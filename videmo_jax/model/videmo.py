@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int32, UInt8
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.language import Decoder
+from videmo_jax.model.tables import Table, gather, look_up
 from videmo_jax.model.vision import VisionTower
 from videmo_jax.sharding.collectives import all_shares, own_share
 
@@ -40,9 +41,9 @@ class VidEmo(nnx.Module):
         self.vision = VisionTower(config.vision, rngs)
         self.language = Decoder(config.text, rngs, config.lora)
 
-    def embed(self, rows: Rows, compute: Compute = Compute()) -> Float[Array, "B T D"]:  # noqa: B008 (it is frozen)
+    def embed(self, rows: Rows, table: Table, compute: Compute) -> Float[Array, "B T D"]:
         """Token embeddings, with the vision tower's output where `vision_index` says so."""
-        x = self.language.embed(rows.tokens, compute.dtype)
+        x = look_up(table, rows.tokens)
         batch, slabs, patches, _ = rows.patches.shape
         if slabs == 0:
             return x
@@ -60,6 +61,7 @@ class VidEmo(nnx.Module):
         rows: Rows,
         compute: Compute = Compute(),  # noqa: B008 (it is frozen)
         *,
+        embedding: Table | None = None,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Hidden states of every token; with `keep_cache` also the decoder's keys and values.
@@ -67,9 +69,11 @@ class VidEmo(nnx.Module):
         Args:
           rows: the input.
           compute: how.
+          embedding: of `language.tables`, where it is gathered already.
           keep_cache: whether to return keys and values, [L, B, T, K, H] each.
         """
-        x = self.embed(rows, compute)
+        table = gather(self.language.embedding, compute.dtype) if embedding is None else embedding
+        x = self.embed(rows, table, compute)
         return self.language(x, rows.positions, rows.segment_ids, compute, keep_cache=keep_cache)
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

@@ -16,6 +16,7 @@ from videmo_jax.model.attention import Cache, cached_attention
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.language import DecoderLayer, FusedLayer
 from videmo_jax.model.layers import products_in, rms_norm, take_layer
+from videmo_jax.model.tables import look_up
 from videmo_jax.model.videmo import Rows, VidEmo
 
 
@@ -116,11 +117,12 @@ def _generate(
     prompt = rows.segment_ids > 0
     last = jnp.sum(prompt, axis=1) - 1
     first_position = jnp.max(jnp.where(prompt[:, None], rows.positions, -1), axis=(1, 2)) + 1
-    hidden, cached = model(rows, Compute(dtype), keep_cache=True)
+    embedding, output = decoder.tables(dtype)
+    hidden, cached = model(rows, Compute(dtype), embedding=embedding, keep_cache=True)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
     layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(decoder.config.layers)]
     prefixes, caches = _caches(cached, group, slots)
-    head = decoder.table.T  # turned once, not in every step
+    head = output.rows.T  # turned once, not in every step
 
     def record(state: _State, slot: Array, hidden: Array) -> _State:
         """Draws the token of `slot` for every answer."""
@@ -138,7 +140,7 @@ def _generate(
         slot, caches, state = carry
         positions = jnp.broadcast_to((first_position + slot)[:, None, None], (len(prompt), 3, group))
         angles = decoder.rotary_angles(positions)
-        x, filled = decoder.embed(state.tokens[:, :, slot], dtype), []
+        x, filled = look_up(embedding, state.tokens[:, :, slot]), []
         for layer, prefix, cache in zip(layers, prefixes, caches, strict=True):
             x, cache = _decode_layer(layer, x, angles, slot, prefix, cache, prompt)
             filled.append(cache)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from videmo_jax.data.rows import Batch
 from videmo_jax.model.compute import Compute
-from videmo_jax.model.tables import share_of
+from videmo_jax.model.tables import Table
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.sharding.collectives import TableShare
 
@@ -44,12 +44,13 @@ def next_token_sums(
       compute: how; losses are float32.
       chunk: tokens of a row whose logits exist at once.
     """
-    hidden, _ = model(batch.rows, compute)
-    return token_sums(model, hidden, batch.targets, batch.weights, chunk)
+    embedding, output = model.language.tables(compute.dtype)
+    hidden, _ = model(batch.rows, compute, embedding=embedding)
+    return token_sums(output, hidden, batch.targets, batch.weights, chunk)
 
 
 def token_sums(
-    model: VidEmo,
+    table: Table,
     hidden: Float[Array, "B T D"],
     targets: Int[Array, "B T"],
     weights: Float[Array, "B T"],
@@ -60,8 +61,7 @@ def token_sums(
     The gradient of the loss is made in the same pass, while a chunk's logits are there, and not computed again; that
     of `weights` is not.
     """
-    table = model.language.table
-    return _sums(hidden, table[...], targets, weights, chunk, share_of(table))
+    return _sums(hidden, table.rows, targets, weights, chunk, table.share)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -75,7 +75,7 @@ def _sums_fwd(hidden: Array, table: Array, targets: Array, weights: Array, chunk
 
 def _sums_bwd(chunk: int, share: TableShare, gradients: tuple[Array, Array], wanted: LossSums) -> Any:
     by_hidden, by_table = gradients
-    return by_hidden * wanted.loss.astype(by_hidden.dtype), by_table * wanted.loss, None, None
+    return by_hidden * wanted.loss.astype(by_hidden.dtype), by_table * wanted.loss.astype(by_table.dtype), None, None
 
 
 _sums.defvjp(_sums_fwd, _sums_bwd)
@@ -92,13 +92,12 @@ def _pass(
     gradients: bool,
 ) -> tuple[LossSums, tuple[Array, Array] | None]:
     """The sums and, where wanted, the loss's gradient by hidden states and by the table."""
-    dtype, length = hidden.dtype, hidden.shape[1]
-    whole = share.whole(table, dtype)
+    dtype, length = table.dtype, hidden.shape[1]
     ids = jnp.arange(share.rows)
 
     def step(carry: tuple[LossSums, Array | None], part: tuple[Array, Array, Array]) -> Any:
         (sums, by_table), (hidden, targets, weights) = carry, part
-        logits = jnp.einsum("btd,vd->btv", hidden, whole, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
         highest = share.max(jnp.max(logits, axis=-1))
         exps = jnp.exp(logits - highest[..., None])
         total = share.sum(jnp.sum(exps, axis=-1))
@@ -109,16 +108,16 @@ def _pass(
         if not gradients:
             return (sums + found, None), None
         slope = ((exps / total[..., None] - wanted) * weights[..., None]).astype(dtype)
-        by_hidden = share.sum(jnp.einsum("btv,vd->btd", slope, whole))
+        by_hidden = share.sum(jnp.einsum("btv,vd->btd", slope, table))
         by_table += jnp.einsum("btv,btd->vd", slope, hidden, preferred_element_type=jnp.float32)
         return (sums + found, by_table), by_hidden
 
     zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
-    start = (zero, jnp.zeros(whole.shape, jnp.float32) if gradients else None)
+    start = (zero, jnp.zeros(table.shape, jnp.float32) if gradients else None)
     (sums, by_table), by_hidden = lax.scan(step, start, tuple(_split(x, chunk) for x in (hidden, targets, weights)))
     if not gradients:
         return sums, None
-    return sums, (_join(by_hidden, length), share.reduced(by_table, dtype))
+    return sums, (_join(by_hidden, length), by_table.astype(dtype))
 
 
 def _split(x: Array, chunk: int) -> Array:
