@@ -5,9 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
+from videmo_jax.training.folders import FolderError, open_folder
 from videmo_jax.training.metrics import MetricsWriter, read_metrics
 from videmo_jax.training.mirror import Mirror
-from videmo_jax.training.workdir import WorkdirError, claim, folder_of_run
+from videmo_jax.training.workdir import WorkdirError, claim
 
 
 def test_a_local_workdir_is_written_to_directly(tmp_path):
@@ -19,13 +20,13 @@ def test_a_local_workdir_is_written_to_directly(tmp_path):
 
 
 def test_other_buckets_are_refused():
-    with pytest.raises(WorkdirError, match=r"s3://bucket/run: needs gcsfs for gs://"):
-        folder_of_run("s3://bucket/run")
+    with pytest.raises(FolderError, match=r"s3://bucket/run: needs gcsfs for gs://"):
+        open_folder("s3://bucket/run")
 
 
 @pytest.mark.slow
 def test_a_bucket_holds_what_was_written_and_a_new_start_goes_on_with_it(bucket):
-    workdir = folder_of_run(f"{bucket}/runs/one")
+    workdir = open_folder(f"{bucket}/runs/one")
     claim(workdir, {"a": 1}, free=(), started=False)
     console = Console(file=io.StringIO())
     with (

@@ -29,6 +29,7 @@ from videmo_jax.model.config import LoraConfig, ModelConfig
 from videmo_jax.model.lora import adapter_paths, merged_kernel
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.training.checkpoint import CheckpointError, Meta, find_checkpoint, read_meta, read_tokenizer_files
+from videmo_jax.training.folders import absolute
 
 DTYPES = {"keep": None, "bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 
@@ -61,7 +62,7 @@ def export_hf(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    checkpoint, out = find_checkpoint(checkpoint), epath.Path(out).absolute()
+    checkpoint, out = find_checkpoint(checkpoint), absolute(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(f"{out}: exists already; give a new directory, nothing is overwritten")
     meta, tokenizer = read_meta(checkpoint), Tokenizer.from_files(read_tokenizer_files(checkpoint))

@@ -18,6 +18,7 @@ from etils import epath
 from flax import nnx
 
 from videmo_jax.interop.hf_names import Path
+from videmo_jax.training.folders import absolute
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -92,7 +93,7 @@ def save_filled(
     placeholders = nnx.traversals.unflatten_mapping({path: np.zeros(1, a.dtype) for path, a in arrays.items()})
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as saver:
         saver.save(
-            epath.Path(checkpoint).absolute(),
+            absolute(checkpoint),
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(placeholders),
                 **{name: ocp.args.JsonSave(item) for name, item in items.items()},

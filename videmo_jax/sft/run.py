@@ -34,6 +34,7 @@ from videmo_jax.training import workdir as workdirs
 from videmo_jax.training.checkpoint import Checkpoints, Meta, Restored, steps
 from videmo_jax.training.cluster import Stop
 from videmo_jax.training.feed import DeviceFeed
+from videmo_jax.training.folders import open_folder
 from videmo_jax.training.guard import fresh_guard
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host, same_on_all
 from videmo_jax.training.loop import LoopSpec, run_steps
@@ -80,7 +81,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
       profile: steps to record into WORKDIR/profile.
     """
     data_root(config, workdir)  # refused before anything is written
-    workdir, host = workdirs.folder_of_run(workdir), jax.process_index()
+    workdir, host = open_folder(workdir), jax.process_index()
     as_json = json.loads(config.to_json_best_effort())
     started = bool(steps(workdir))
     on_first_host(lambda: workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started))

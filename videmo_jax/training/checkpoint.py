@@ -32,6 +32,7 @@ from videmo_jax.model.lora import merged
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sharding.rules import make_mesh, shard_state
 from videmo_jax.training import cluster, integrity
+from videmo_jax.training.folders import absolute
 
 FOLDER, DAMAGED = "checkpoints", "damaged"
 INTEGRITY = "integrity"
@@ -101,7 +102,7 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     Raises:
       CheckpointError: there is none.
     """
-    folder = epath.Path(path).absolute()  # Orbax takes no other
+    folder = absolute(path)  # Orbax takes no other
     if (folder / "params").exists():
         return folder
     found = steps(folder)
@@ -345,7 +346,7 @@ class Checkpoints:
                 f"checkpoint.keep is {keep}, checkpoint.keep_every {keep_every}; keep must be at least 1, keep_every "
                 "0 (none) or a number of steps"
             )
-        self._workdir = epath.Path(workdir).absolute()
+        self._workdir = absolute(workdir)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None)
         self._manager = _Manager(self._workdir / FOLDER, options=options)
 

@@ -14,7 +14,7 @@ from typing import Self
 from etils import epath
 from rich.console import Console
 
-from videmo_jax.training.workdir import is_remote
+from videmo_jax.training.folders import is_remote
 
 EVERY_SECONDS = 30.0
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from etils import epath
@@ -12,22 +11,6 @@ FILE = "config.json"
 
 class WorkdirError(ValueError):
     """The work directory cannot be used for this run."""
-
-
-def is_remote(workdir: epath.PathLike) -> bool:
-    """Whether a work directory is a bucket."""
-    return "://" in str(workdir)
-
-
-def folder_of_run(workdir: epath.PathLike) -> epath.Path:
-    """The work directory, local or in a bucket; raises WorkdirError where this machine cannot reach the bucket."""
-    if is_remote(workdir) and not (
-        str(workdir).startswith("gs://") and (find_spec("gcsfs") or find_spec("tensorflow"))
-    ):
-        raise WorkdirError(
-            f"--workdir {workdir}: needs gcsfs for gs:// (pip install 'videmo-jax[gcs]'); other buckets are not written"
-        )
-    return epath.Path(workdir)
 
 
 def claim(workdir: epath.Path, config: Mapping[str, Any], *, free: tuple[str, ...], started: bool) -> None:

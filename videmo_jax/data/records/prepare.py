@@ -28,10 +28,11 @@ from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, Runner, cli
 from videmo_jax.data.records.reader import MANIFEST, read_manifest
 from videmo_jax.data.records.schema import RecordError
 from videmo_jax.data.records.settings import SAMPLES_PER_CLIP, Settings
-from videmo_jax.data.records.shards import folder_of_records, is_remote, write_json, write_text
+from videmo_jax.data.records.shards import write_json, write_text
 from videmo_jax.data.records.survey import TRAIN, LeftOut, Source
 from videmo_jax.data.records.writing import WrittenSplit, finish, measure_texts, write_samples
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.training.folders import is_remote, open_folder
 
 RECIPE, REPORT = "recipe.json", "report.jsonl"
 
@@ -68,7 +69,7 @@ def prepare(
       DatasetError: the dataset as a whole cannot be read.
       RecordError: the folder holds something else, or no sample can be used.
     """
-    out, tell = folder_of_records(out), on_shard or (lambda *_: None)
+    out, tell = open_folder(out), on_shard or (lambda *_: None)
     tokenizers = tokenizers or [Tokenizer.embedded()]
     source = Source(Path(root), settings.splits, settings.variant, [Path(path) for path in instructions])
     recipe = _recipe(source, settings)

@@ -15,10 +15,11 @@ from jaxtyping import Int16
 
 from videmo_jax.data.records.index import INDEX, SampleLengths, index_files, read_files, read_lengths
 from videmo_jax.data.records.schema import RecordError, decode_clip, decode_sample
-from videmo_jax.data.records.shards import check_size, check_sum, folder_of_records
+from videmo_jax.data.records.shards import check_size, check_sum
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, FrameSpec
+from videmo_jax.training.folders import open_folder
 
 MANIFEST = "manifest.json"
 THREADS = 32  # that look at files
@@ -69,7 +70,7 @@ class RecordSet:
         Raises:
           RecordError: the manifest is missing or broken, the split is not there, or a file is missing or was cut short.
         """
-        self.root, self.split = folder_of_records(root), split
+        self.root, self.split = open_folder(root), split
         self.manifest = read_manifest(self.root)
         if split not in self.manifest["samples"]:
             raise RecordError(f"{self.root}: holds no split {split!r}, only {', '.join(self.manifest['samples'])}.")

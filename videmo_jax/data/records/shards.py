@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from videmo_jax.data.records.schema import RecordError
+from videmo_jax.training.folders import is_remote
 
 # Each record is read alone, and JPEG cannot be compressed further.
 OPTIONS = "group_size:1,uncompressed"
@@ -33,20 +33,6 @@ class Shard:
 def shard_name(dataset: str, split: str, number: int, count: int) -> str:
     """The name that TFDS expects."""
     return f"{dataset}-{split}.array_record-{number:05d}-of-{count:05d}"
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names an object of a bucket."""
-    return "://" in os.fspath(path)
-
-
-def folder_of_records(path: str | os.PathLike[str]) -> epath.Path:
-    """A local folder or one in a bucket; raises RecordError where this machine cannot reach the bucket."""
-    if is_remote(path) and not (
-        os.fspath(path).startswith("gs://") and (find_spec("gcsfs") or find_spec("tensorflow"))
-    ):
-        raise RecordError(f"{path}: needs gcsfs for gs:// (pip install 'videmo-jax[gcs]'); other buckets are not read.")
-    return epath.Path(path)
 
 
 @contextmanager
