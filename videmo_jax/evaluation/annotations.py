@@ -78,13 +78,14 @@ def _asked(record: Any) -> Asked:
     record = record if isinstance(record, dict) else {}
     turns = record.get("messages")
     turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
-    user = [_text(turn.get("content")) for turn in turns if turn.get("role") == "user"]
-    answers = [_text(turn.get("content")) for turn in turns if turn.get("role") == "assistant"]
-    videos = record.get("videos")
-    video = _text(videos[0]) if isinstance(videos, list) and videos else ""
+    turns = [turn for turn in turns if isinstance(turn.get("content"), str)]
+    user = [_text(turn["content"]) for turn in turns if turn.get("role") == "user"]
+    answers = [_text(turn["content"]) for turn in turns if turn.get("role") == "assistant"]
+    paths = record.get("videos")
+    videos = [_text(path) for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
     aspect = _text(record.get("source")).rpartition("QA_")[2]
     return Asked(
-        ("".join(user[-1:]), video),
+        ("".join(user[-1:]), "".join(videos[:1])),
         "".join(user[:1]),
         "".join(answers[-1:]),
         aspect if aspect in ASPECTS else "",
