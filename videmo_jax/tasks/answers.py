@@ -91,7 +91,7 @@ def read_choice(response: str, options: Sequence[Option]) -> Reading:
     reading = _named(text, options)
     if reading.letter is None:
         # The last announcement, where there is one: «(A) is wrong, the answer is (B)».
-        announced = [match.end() for match in _CUE.finditer(text)]
+        announced = [match.start() for match in _CUE.finditer(text)]
         if announced:
             after = _named(re.split(r"[\n;]|\.\s", text[announced[-1] :].strip(), maxsplit=1)[0], options)
             if after.letter:
@@ -166,8 +166,8 @@ def _letters(
                 continue
             index = next((i for i, word in enumerate(spoken) if word.start >= match.end(1)), None)
             follows = {name for name, spans in places.items() if any(start == index for start, _ in spans)}
-            if pattern is _AFTER_CUE and letter not in follows and (match[2] or "").lstrip()[:1].isalnum():
-                continue  # «the answer is A happy person»
+            if pattern is _AFTER_CUE and not follows and (match[2] or "").lstrip()[:1].isalnum():
+                continue  # «the answer is A person who ...»
             between = "\n" if index is None else text[match.end(1) : spoken[index].start]
             contradicted |= bool(follows) and letter not in follows and not re.search(r"[\n,;\w]", between)
             found.add(letter)
@@ -242,7 +242,7 @@ def _with_nouns(spoken: Sequence[Word], names: Sequence[Sequence[str]]) -> list[
             while end < len(spoken) and spoken[end].stem in those | {"and"}:
                 end += 1
             if index + 1 < end < len(spoken) and spoken[end].stem == noun:
-                result.append(Word(noun, spoken[end].negated, word.start, word.end))
+                result.append(Word(noun, spoken[end].negated, word.clause, word.start, word.end))
     return result
 
 
