@@ -183,7 +183,7 @@ def test_missing_files_empty_files_and_unknown_names(predictions, dataset, tmp_p
     gaps = {"identity", "head_pose", "closed_average", "action_units", "cues_average"}
     assert gaps <= set(scores["gaps"]) and all(scores["columns"][name] is None for name in gaps)
     assert set(scores["missing_files"]) == {"MEAD_ID", "MEAD_Head-Pose", "AffWild2_Action_Unit_Detection"}
-    assert scores["unknown_files"] == ["own"] and scores["files"]["own"]["judged"] is None
+    assert scores["unknown_files"] == ["own"] and scores["files"]["own"]["score"] is None
     assert "own" in shown and "empty" in shown
     assert "**-**" in (tmp_path / "o" / "tables" / "table1.md").read_text()
     for text in (tmp_path / "o" / "tables" / "table2.csv").read_text().splitlines()[-1:]:
@@ -227,8 +227,8 @@ def test_a_truth_that_is_no_option_is_listed(predictions, tmp_path, monkeypatch,
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     shown = run(monkeypatch, capsys, "--predictions", predictions, "--out", tmp_path / "o")
     file = scores_of(tmp_path / "o")["files"]["MEAD_ID"]
-    assert file["judged"]["odd_truths"] == 1
-    assert file["judged"]["score"] == pytest.approx(100 * (len(records) - 1) / len(records))
+    assert file["odd_truths"] == 1
+    assert file["score"] == pytest.approx(100 * (len(records) - 1) / len(records))
     assert "MEAD_ID: 1 truths that are none of the options" in shown
 
 

@@ -280,7 +280,7 @@ def test_a_partial_set_has_gaps_and_no_zeros():
     assert results.overall is None and results.summary["attribute"] is None and results.summary["mean"] is None
     assert results.summary["emotion"] is not None
     assert results.missing_files == ["MEAD_ID", "DFEW_Single-Label-Emotion-Recognition"]
-    assert results.unknown_files == ["my_own"] and results.to_json()["files"]["my_own"]["judged"] is None
+    assert results.unknown_files == ["my_own"] and results.to_json()["files"]["my_own"]["score"] is None
     assert results.to_json()["files"]["my_own"]["exact_match"] == 50
 
 
@@ -293,6 +293,22 @@ def test_scores_are_comparable_only_by_official_rules_with_the_authors_judge():
     assert not strict.comparable and "strict" in strict.obstacles[0]
     assert not other.comparable and "authors' prompts" in other.obstacles[0]
     assert not score(lines, RuleJudge(), "official").comparable
+
+
+def test_a_set_of_another_size_is_named():
+    """PAPER.md section 6: 500 per closed task, 300 per aspect, of actions and of expressions some less, 2,600."""
+    files = {name: lines_of(*range(5)) for name in ("MEAD_ID", "DFEW_Single-Label-Emotion-Recognition")}
+    files |= {name: lines_of(0) for name in ("AffWild2_Action_Unit_Detection", by_hand.CAPTIONS, by_hand.QA)}
+    replies = {f"{name}#{n}": "yes" for name in files for n in range(5)}
+    records = {by_hand.QA: [Asked(("q0", "a.mp4"), "q0", "t", "Head_actions")]}
+    sizes = score(files, Table(replies), annotations=records).other_sizes
+    assert sizes["MEAD_ID"] == (5, 500) and sizes["DFEW_Single-Label-Emotion-Recognition"] == (5, 300)
+    assert sizes["AffWild2_Action_Unit_Detection"] == (1, 87) and sizes[by_hand.CAPTIONS] == (1, 2600)
+    aspects = {name: both for name, both in sizes.items() if name.startswith(by_hand.QA)}
+    assert len(aspects) == 15 and aspects[f"{by_hand.QA}/Head_actions"] == (1, 4)
+    assert sum(both[1] for both in aspects.values()) == 13 * 300
+    whole = {"MEAD_ID": lines_of(*range(500))}
+    assert score(whole, Table({f"MEAD_ID#{n}": "yes" for n in range(500)})).other_sizes == {}
 
 
 def test_a_judge_that_loses_replies_is_refused():

@@ -148,6 +148,7 @@ def test_comparable_tables_say_so(results):
         for render in (tables.to_markdown, tables.to_latex):
             text = render(table)
             assert "Comparable with the paper's rows" in text and "NOT" not in text
+            assert "questions are not those of the paper" in text  # but only these few
             assert "gpt-x" in text and "prompts abababababababab" in text
         assert ",yes," in tables.to_csv(table)
 
@@ -161,6 +162,11 @@ def test_gaps_are_marked_and_named(results, written):
     _, *rows = csv.reader(io.StringIO((written / "tables" / "summary.csv").read_text()))
     assert rows[-1][5:7] == ["-", tables.cell(results.summary["expression"])]
     assert rows[-1][-1] == "-" and "MEAD_ID" in tables.summary_lines(results)
+
+
+def test_the_fault_of_the_print_stands_under_its_table(written):
+    assert "the paper prints 69.2, its cells average 69.98" in (written / "tables" / "table1.md").read_text()
+    assert "fault" not in (written / "tables" / "table2.md").read_text()
 
 
 def test_single_label_tasks_have_uar_and_war(results, written):

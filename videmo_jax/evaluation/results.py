@@ -66,7 +66,7 @@ def score_run(
         predictions,
         scoring.judge,
         scoring.rules,
-        annotations=read_annotations(data, split, variant) if data else None,
+        annotations=read_annotations(data, split, variant, predictions) if data else None,
         cut=cut,
         on_progress=scoring.on_progress,
     )
