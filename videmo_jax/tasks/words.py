@@ -9,7 +9,8 @@ from dataclasses import dataclass
 FILLERS = frozenset(
     (
         "a", "an", "the", "of", "to", "by", "at", "on", "in", "her", "his", "their", "its", "this",
-        "that", "these", "those", "is", "are", "was", "were", "be", "being", "been", "very"
+        "that", "these", "those", "is", "are", "was", "were", "be", "being", "been", "very",
+        "about", "approximately", "roughly",
     )
 )  # fmt: skip
 NEGATIONS = frozenset(
@@ -117,6 +118,8 @@ def words(text: str, names: Collection[str] = ()) -> list[Word]:
         if token in FILLERS:
             continue
         negation = token in NEGATIONS and token not in names
+        if token == "or" and reach:
+            reach = REACH  # «no sign of sadness or fear»
         found.append(Word(stem(token), reach > 0 and not negation, clause, match.start(), match.end()))
         reach = REACH if negation else max(reach - 1, 0)
     return found
