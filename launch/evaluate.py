@@ -91,7 +91,13 @@ def evaluate(flags: argparse.Namespace) -> None:
         scoring = results.Scoring(RuleJudge(), flags.rules, name, bar("judging", "items"))
         if flags.predictions:
             scored = results.score_folder(
-                flags.predictions, flags.out, scoring, data=flags.data, split=flags.split, variant=flags.variant
+                flags.predictions,
+                flags.out,
+                scoring,
+                data=flags.data,
+                split=flags.split,
+                variant=flags.variant,
+                tasks=flags.tasks,
             )
         else:
             settings = runner.Settings(

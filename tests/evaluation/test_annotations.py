@@ -250,3 +250,16 @@ def test_the_recipe_of_an_evaluation_goes_into_the_scores(predictions, tmp_path,
     run(monkeypatch, capsys, "--predictions", predictions, "--out", tmp_path / "o", "--name", "mine")
     assert scores_of(tmp_path / "o")["recipe"] is None
     assert "**mine**" in (tmp_path / "o" / "tables" / "table3.md").read_text()
+
+
+def test_some_files_only(predictions, dataset, tmp_path, monkeypatch, capsys):
+    flags = ["--predictions", predictions, "--data", dataset, "--out", tmp_path / "o", "--tasks"]
+    run(monkeypatch, capsys, *flags, "MEAD_ID.json", "MAFW_*")
+    assert set(scores_of(tmp_path / "o")["files"]) == {
+        "MEAD_ID",
+        "MAFW_Multiple-Label-Emotion-Recognition",
+        "MAFW_Single-Label-Emotion-Recognition",
+    }
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, capsys, *flags, "MEAD_IQ")
+    assert "no file is named 'MEAD_IQ'" in stopped.value.code and "\n" not in stopped.value.code
