@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Words that say nothing by themselves: they may stand inside a name («close her eyes») without changing it.
 FILLERS = frozenset(
@@ -70,6 +71,7 @@ def folded(text: str) -> str:
     return _INSTEAD.sub("not", _APOSTROPHE.sub("", unicodedata.normalize("NFKC", text)))
 
 
+@lru_cache(maxsize=2**16)
 def stem(word: str) -> str:
     """The stem of a lower-case word: equal for `smile`, `smiles`, `smiling` and `smiled`, for `sad` and `sadness`."""
     if len(word) > 3 and word.isascii() and word.isalpha():
@@ -125,6 +127,7 @@ def words(text: str, names: Collection[str] = ()) -> list[Word]:
     return found
 
 
+@lru_cache(maxsize=2**12)
 def stems(name: str) -> tuple[str, ...]:
     """The stems of a name; of a name that has only fillers, its words as they are."""
     text = folded(name)
