@@ -13,10 +13,11 @@ from videmo_jax.evaluation.columns import COLUMNS, TEST_FILES
 from videmo_jax.evaluation.judging import SIX, JudgeInfo
 from videmo_jax.evaluation.paper import paper_results
 from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.results import write_results
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import RULES
 from videmo_jax.evaluation.scores import exact_score, is_exact
-from videmo_jax.evaluation.scoring import score
+from videmo_jax.evaluation.scoring import question_of, score
 
 OPTIONS = ("Happy", "Sad", "Neutral", "Angry")
 MATCH_REPLIES = ("yes", "no", "Yes", "YES \n", "Yes.", "yes, it is", "maybe", None, "no", "yes")
@@ -337,6 +338,20 @@ def test_a_truth_that_is_no_option_is_listed_and_judged_all_the_same():
     lines = [Prediction("(A) Happy", "(C) Angry", options), Prediction("(B) Sad", "(A) Sad", options)]
     results = score({"MEAD_ID": lines}, RuleJudge())
     assert results.files[0].judged.odd_truths == 2 and results.columns["identity"] == 0
+
+
+def test_the_query_is_the_first_users_message():
+    turns = (Message("system", "Be brief."), Message("user", "<video>.q"), Message("user", "again"))
+    asked = question_of("MEAD_ID", 3, Prediction("r", "t", turns))
+    assert (asked.id, asked.query, asked.kind, asked.labels) == ("MEAD_ID#3", "q", "match", ())
+    assert question_of("MEAD_ID", 0, Prediction("r", "t")).query == ""
+
+
+def test_replies_that_are_no_text_are_written_all_the_same(tmp_path):
+    results = score({"MEAD_ID": lines_of(0)}, Table({"MEAD_ID#0": "half \ud83d \u7b11"}))
+    write_results(tmp_path, results, "m")
+    (line,) = (tmp_path / "judged.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["reply"] == "half ? \u7b11" and json.loads(line)["remark"] == "unreadable reply"
 
 
 # Exact match, beside the judged scores.

@@ -81,7 +81,8 @@ def write_results(out: epath.PathLike, results: Results, name: str, **about: Any
     out = epath.Path(out)
     write_tables(out / "tables", tables_of(results, name))
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in results.items)
-    write_text(out / "judged.jsonl", "".join(lines))
+    # A reply may hold half a surrogate pair, which no file can.
+    write_text(out / "judged.jsonl", "".join(lines).encode("utf-8", "replace").decode("utf-8"))
     write_text(out / "scores.json", json.dumps(results.to_json(**about), indent=1, allow_nan=False) + "\n")
 
 
