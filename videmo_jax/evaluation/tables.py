@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from etils import epath
 from rich.table import Table as RichTable
 
-from videmo_jax.evaluation.columns import LEVELS, columns_of
-from videmo_jax.evaluation.paper import paper_ablations, paper_results, paper_rows
+from videmo_jax.evaluation.columns import LEVELS, columns_of, overall_of, summary_of
+from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
 from videmo_jax.evaluation.predictions import write_text
 from videmo_jax.evaluation.scores import FileScore, Results, closed_choice, percent
 from videmo_jax.tasks.taxonomy import task_of
@@ -80,6 +80,7 @@ def _columns_table(results: Results, name: str, number: int) -> Table:
     if gaps:
         lacking = sorted({part for parts in gaps.values() for part in parts})
         notes.append(f"{GAP} marks a gap: no score for {', '.join(lacking)}.")
+    notes += [f"A fault of the print: {fault}." for fault in print_faults() if fault.name in names]
     return _table(
         results, f"table{number}", f"Table {number}: {TITLES[number]}", [c.title for c in columns], names, rows, notes
     )
@@ -88,18 +89,18 @@ def _columns_table(results: Results, name: str, number: int) -> Table:
 def _summary(results: Results, name: str) -> Table:
     """The ablations' summary and, beside it, the mean of the 40 columns."""
     names = (*LEVELS.values(), "mean", "overall")
-    overall = paper_results()["overall_mean_of_40_columns"]
-    rows = []
-    for setting, row in paper_ablations().items():
-        rows.append((setting, PAPER, (*(printed(row[name]) for name in names[:-1]), GAP)))
-    for model, value in overall.items():
-        rows.append((model, PAPER, (*(GAP for _ in names[:-1]), printed(value))))
+    rows = [(setting, PAPER, (*map(printed, row.values()), GAP)) for setting, row in paper_ablations().items()]
+    for model, row in paper_models().items():
+        values = summary_of(row) | {"overall": paper_results()["overall_mean_of_40_columns"].get(model)}
+        values["overall"] = values["overall"] or overall_of(row)
+        rows.append((model, PAPER, tuple(printed(values[name]) for name in names)))
     ours = results.summary | {"overall": results.overall}
     rows.append((name, OURS, tuple(cell(ours[name]) for name in names)))
     notes = [
         *_notes(results),
         "attribute, expression and emotion are means over all 20, 13 and 7 columns, averages included; "
-        "mean is theirs, overall that of the 40 columns. The paper prints no ablation with both.",
+        "mean is theirs, overall that of the 40 columns. The paper prints the rows of the ablations and four of the "
+        "overall means; the rest of its rows is computed from the cells that it prints.",
     ]
     heading = ["Attribute", "Expression", "Emotion", "Mean", "Overall"]
     return _table(results, "summary", "Summary", heading, names, rows, notes)
@@ -146,6 +147,14 @@ def _notes(results: Results) -> list[str]:
         notes.append("Comparable with the paper's rows: official rules, prompts and judge.")
     else:
         notes.append(f"NOT comparable with the paper's rows: {'; '.join(results.obstacles)}.")
+    sizes = results.other_sizes
+    if sizes:
+        name, (here, wanted) = next(iter(sizes.items()))
+        notes.append(
+            f"The questions are not those of the paper: {len(sizes)} files or aspects have another number of items, "
+            f"such as {name} with {here} for the paper's {wanted}."
+        )
+    notes += judge.notes
     return notes
 
 
