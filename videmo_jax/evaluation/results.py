@@ -1,4 +1,4 @@
-"""What scoring leaves for users: scores.json, judged.jsonl and the tables."""
+"""What scoring leaves for users: scores.json, judged.jsonl, the tables and the page."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from etils import epath
 from videmo_jax.evaluation.annotations import read_annotations
 from videmo_jax.evaluation.judging import Judge, OnProgress
 from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, write_text
+from videmo_jax.evaluation.report import report
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import Rules
 from videmo_jax.evaluation.scores import Results
@@ -51,7 +52,7 @@ def score_run(
     """Scores predictions and writes what there is to see.
 
     Args:
-      out: gets scores.json, judged.jsonl and tables/; None writes nothing.
+      out: gets scores.json, judged.jsonl, tables/ and report.html; None writes nothing.
       predictions: lines by file, named by stem.
       scoring: how.
       data: the folder of Emo-CFG; without it the open questions have no aspects.
@@ -73,6 +74,8 @@ def score_run(
     )
     if out is not None:
         write_results(out, results, scoring.name, **(about or {}))
+        page = report(results, predictions, scoring.name, about or {}, data)
+        write_text(epath.Path(out) / "report.html", page)
     return results
 
 

@@ -1,17 +1,15 @@
 """The page that shows a dataset: counts, lengths, samples with their frames, and what was left out."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from videmo_jax.reports.figures import histogram
 from videmo_jax.reports.page import page
+from videmo_jax.reports.strips import jpeg_url
 from videmo_jax.tasks.taxonomy import task_of
 
 JPEG_QUALITY = 80
@@ -135,17 +133,10 @@ def _clip(clip: ShownClip) -> str:
     if clip.frames is None:
         return f'{about}<p class="small wrong">{escape(clip.fault)}</p>'
     images = "".join(
-        f'<img src="{_jpeg(frame)}" alt="{second:.1f} s" title="{second:.1f} s">'
+        f'<img src="{jpeg_url(frame, JPEG_QUALITY)}" alt="{second:.1f} s" title="{second:.1f} s">'
         for frame, second in zip(clip.frames, clip.seconds, strict=True)
     )
     return f'{about}<div class="frames">{images}</div>'
-
-
-def _jpeg(frame: UInt8[np.ndarray, "H W 3"]) -> str:
-    """The frame as a data URL."""
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _rejected(rejected: Sequence[tuple[str, str]]) -> str:

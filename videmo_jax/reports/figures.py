@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 260  # of the view box, which scales to the page
+TICKS = 4  # colours of page.STYLE for what stands beside a bar
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 36  # margins for the labels
 
 
@@ -40,6 +41,61 @@ def histogram(values: Sequence[int], *, title: str, x_label: str, most_bars: int
             f'height="{place.y(0) - place.y(count):.1f}"><title>{span}: {count:,}</title></rect>'
         )
     return _figure(title, x_label, place, "".join(bars))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `row_chart`: a value, or None for a gap, and others by the name of their owner."""
+
+    label: str
+    value: float | None
+    others: Mapping[str, float]
+    strong: bool = False  # such as an average
+
+
+def row_chart(rows: Sequence[Row], *, title: str, low: float, high: float) -> str:
+    """A bar for each row's value, and a tick for each of the others; owners are told apart by colour."""
+    owners = list(dict.fromkeys(name for row in rows for name in row.others))
+    left, line, top = 190, 20, 22
+    height = top + line * len(rows) + 4
+
+    def x(value: float) -> float:
+        return left + (min(max(value, low), high) - low) / (high - low) * (WIDTH - left - 52)
+
+    drawn = [
+        f'<line class="grid" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{top - 4}" y2="{height}"/>'
+        f'<text x="{x(mark):.1f}" y="12" text-anchor="middle">{mark:.4g}</text>'
+        for mark in _ticks(low, high)
+    ]
+    for number, row in enumerate(rows):
+        y, name = top + line * number, escape(row.label)
+        weight = ' font-weight="700"' if row.strong else ""
+        shown = "-" if row.value is None else f"{row.value:.1f}"
+        drawn.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end"{weight}>{name}</text>')
+        drawn.append(f'<text x="{WIDTH - 2}" y="{y + 14}" text-anchor="end"{weight}>{shown}</text>')
+        if row.value is not None:
+            size = f'width="{x(row.value) - left:.1f}" height="10"'
+            drawn.append(
+                f'<rect class="bar" x="{left}" y="{y + 5}" {size} rx="2"><title>{name}: {shown}</title></rect>'
+            )
+        drawn += [
+            f'<line class="tick{owners.index(owner) % TICKS}" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{y + 1}" '
+            f'y2="{y + 19}"><title>{escape(owner)}, {name}: {value:.1f}</title></line>'
+            for owner, value in row.others.items()
+        ]
+    return (
+        f'<figure class="rows"><figcaption>{escape(title)}</figcaption><p class="keys">{_keys(owners)}</p>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(drawn)}</svg></figure>'
+    )
+
+
+def _keys(owners: Sequence[str]) -> str:
+    """Which colour is whose."""
+    return "".join(
+        '<span class="key"><svg viewBox="0 0 8 16" class="mark">'
+        f'<line class="tick{number % TICKS}" x1="4" x2="4" y1="0" y2="16"/></svg>{escape(owner)}</span>'
+        for number, owner in enumerate(owners)
+    )
 
 
 @dataclass(frozen=True)

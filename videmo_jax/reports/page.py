@@ -9,6 +9,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; p
 main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
 polyline { fill: none; stroke: var(--line); stroke-width: 2; } .grid { stroke: var(--grid); }
+.tick0 { stroke: #d97706; } .tick1 { stroke: #059669; } .tick2 { stroke: #c026d3; } .tick3 { stroke: #64748b; }
+[class^=tick] { stroke-width: 3; } .keys { margin: .25rem 0; font-size: 14px; } .key { margin-right: 1rem; }
+figure.rows { max-width: 44rem; } .mark { width: 8px; height: 1em; vertical-align: -.15em; margin-right: .35rem; }
 .bar { fill: var(--line); } text { fill: currentColor; font-size: 13px; } pre { overflow: auto; font-size: 13px; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); }
