@@ -13,8 +13,10 @@ EXAMPLES = """examples:
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/videmo
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/part --tasks MEAD_ID 'MAFW_*'
   python launch/evaluate.py --checkpoint runs/mini --data emo_cfg_mini --out results/train --split train
-  python launch/evaluate.py --predictions results/videmo/predictions --out results/scored
+  python launch/evaluate.py --predictions results/videmo/predictions --data Emo-CFG --out results/scored
+  python launch/evaluate.py --predictions their_results --data Emo-CFG --rules strict --out results/strict
 
+--data beside --predictions tells the aspects of the open questions, and which lines are missing or extra.
 A run that was killed goes on where it was: give the same command again.
 """
 
@@ -26,7 +28,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", metavar="CKPT", help="a work directory or one checkpoint")
     parser.add_argument("--data", type=Path, metavar="EMO_CFG", help="the folder of Emo-CFG: jsons/ and videos/")
-    parser.add_argument("--out", metavar="DIR", help="predictions/, skipped.jsonl and scores.json go here")
+    parser.add_argument("--out", metavar="DIR", help="predictions/, tables/, scores.json and the rest go here")
     parser.add_argument("--predictions", metavar="DIR", help="score these prediction files; no model is loaded")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="default test")
     parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
@@ -40,58 +42,80 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default="auto",
         help="auto: bfloat16, on the CPU float32",
     )
+    parser.add_argument(
+        "--rules",
+        choices=("official", "strict"),
+        default="official",
+        help="official: the authors' to the letter; strict: all items in every denominator (default official)",
+    )
+    parser.add_argument("--judge", choices=("rule",), default="rule", help="rule: embedded, free (default)")
+    parser.add_argument("--name", help="of this run's row in the tables; default the folder's name")
     flags = parser.parse_args(arguments)
     if flags.predictions:
-        if flags.checkpoint or flags.data:
-            parser.error("--predictions needs neither --checkpoint nor --data")
+        if flags.checkpoint:
+            parser.error("--predictions needs no --checkpoint")
     elif not (flags.checkpoint and flags.data and flags.out):
         parser.error("give --checkpoint, --data and --out, or --predictions")
     return flags
 
 
 class _Rate(ProgressColumn):
-    """Answers per second."""
+    """How many a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> str:
         speed = task.finished_speed or task.speed
-        return f"{speed:.1f} answers/s" if speed else "-"
+        return f"{speed:.1f} {self._unit}/s" if speed else "-"
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """Shows items done, answers per second and the time left; gives the function that hears of them."""
-    columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+def progress_bar(doing: str = "answering", unit: str = "answers") -> Iterator[Callable[[int, int], None]]:
+    """Shows items done, items per second and the time left; gives the function that hears of them."""
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=300) as progress:
-        task = progress.add_task("answering", visible=False)
+        task = progress.add_task(doing, visible=False)
         yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
 
 
 def evaluate(flags: argparse.Namespace) -> None:
     """Answers or reads, scores, prints."""
-    from videmo_jax.evaluation import runner, scores
+    from videmo_jax.evaluation import results, runner, tables
     from videmo_jax.evaluation.answerer import default_dtype
-    from videmo_jax.evaluation.predictions import read_folder
+    from videmo_jax.evaluation.rule_judge import RuleJudge
 
-    if flags.predictions:
-        results = scores.score_all(read_folder(flags.predictions))
-        if flags.out:
-            runner.write_scores(flags.out, results, predictions=flags.predictions)
-    else:
-        settings = runner.Settings(
-            split=flags.split,
-            variant=flags.variant,
-            tasks=flags.tasks and tuple(flags.tasks),
-            dtype=default_dtype() if flags.dtype == "auto" else flags.dtype,
-            max_new_tokens=flags.max_new_tokens,
-            max_prompt_tokens=flags.max_prompt_tokens,
-            batch=flags.batch,
-        )
-        with progress_bar() as report:
-            results = runner.evaluate(flags.checkpoint, flags.data, flags.out, settings, report)
-    Console().print(scores.table(results))
-    print(scores.summary(results))
+    name = flags.name or _name(flags.predictions or flags.checkpoint)
+    with progress_bar("judging", "items") as judging:
+        scoring = results.Scoring(RuleJudge(), flags.rules, name, judging)
+        if flags.predictions:
+            scored = results.score_folder(
+                flags.predictions, flags.out, scoring, data=flags.data, split=flags.split, variant=flags.variant
+            )
+        else:
+            settings = runner.Settings(
+                split=flags.split,
+                variant=flags.variant,
+                tasks=flags.tasks and tuple(flags.tasks),
+                dtype=default_dtype() if flags.dtype == "auto" else flags.dtype,
+                max_new_tokens=flags.max_new_tokens,
+                max_prompt_tokens=flags.max_prompt_tokens,
+                batch=flags.batch,
+            )
+            with progress_bar() as report:
+                scored = runner.evaluate(flags.checkpoint, flags.data, flags.out, settings, report, scoring)
+    Console().print(tables.files_table(scored.files))
+    Console().print(tables.columns_table(scored, name))
+    print(tables.summary_lines(scored))
     if flags.out:
         print(f"wrote {flags.out}")
+
+
+def _name(path: str) -> str:
+    """What a row is called after its folder."""
+    *others, last = [part for part in path.rstrip("/").split("/") if part] or [path]
+    return others[-1] if last == "predictions" and others else last
 
 
 def main() -> None:

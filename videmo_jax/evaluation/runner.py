@@ -20,7 +20,8 @@ from videmo_jax.evaluation.batches import ahead, batches
 from videmo_jax.evaluation.items import Item, read_items
 from videmo_jax.evaluation.journal import Journal
 from videmo_jax.evaluation.predictions import Prediction, write_predictions, write_text
-from videmo_jax.evaluation.scores import FileScore, score_all, to_json
+from videmo_jax.evaluation.results import Scoring, score_run
+from videmo_jax.evaluation.scores import Results
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.training.checkpoint import read_meta
 
@@ -71,11 +72,12 @@ def evaluate(
     out: epath.PathLike,
     settings: Settings,
     on_progress: Progress | None = None,
-) -> list[FileScore]:
+    scoring: Scoring | None = None,
+) -> Results:
     """Answers every item and scores the answers.
 
     Writes `predictions/NAME.json` for each annotation file, `skipped.jsonl` (items without an answer, and answers that
-    had not ended, each with its reason) and `scores.json`. What was answered before by the same recipe stays.
+    had not ended, each with its reason), and what `results` writes. What was answered before by the same recipe stays.
 
     Args:
       checkpoint: a work directory or one checkpoint.
@@ -83,6 +85,7 @@ def evaluate(
       out: a new folder, or that of an earlier run of the same recipe.
       settings: what to ask and how.
       on_progress: called with (items done, items in all).
+      scoring: who judges, and by which rules; the default is the embedded judge with the official rules.
 
     Raises:
       ValueError: the checkpoint, the dataset or the output folder cannot be used; the message says why.
@@ -100,7 +103,18 @@ def evaluate(
     if answerer:
         for done in _answer(answerer, todo, data, settings, journal, faults):
             report(len(items) - len(todo) + done, len(items))
-    return _write_results(out, items, journal, faults, {"recipe": recipe, "checkpoint": os.fspath(checkpoint)})
+    predictions, cut = _write_predictions(out, items, journal, faults)
+    about = {"recipe": recipe, "checkpoint": os.fspath(checkpoint)}
+    return score_run(
+        out,
+        predictions,
+        scoring or Scoring(),
+        data=data,
+        split=settings.split,
+        variant=settings.variant,
+        cut=cut,
+        about=about,
+    )
 
 
 def recipe_of(checkpoint: epath.PathLike, settings: Settings) -> dict[str, Any]:
@@ -150,9 +164,10 @@ def _answer(
         yield answered + len(faults) - before
 
 
-def _write_results(
-    out: epath.Path, items: Sequence[Item], journal: Journal, faults: dict[str, str], about: dict[str, Any]
-) -> list[FileScore]:
+def _write_predictions(
+    out: epath.Path, items: Sequence[Item], journal: Journal, faults: dict[str, str]
+) -> tuple[dict[str, list[Prediction]], Counter[str]]:
+    """Writes the official files and `skipped.jsonl`; gives the lines, and how many answers of a file had not ended."""
     predictions: dict[str, list[Prediction]] = {}
     listed, cut = [], Counter()
     for item in items:
@@ -169,11 +184,4 @@ def _write_results(
     for name, lines in predictions.items():
         write_predictions(out / "predictions" / f"{name}.json", lines)
     write_text(out / "skipped.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in listed))
-    scores = score_all(predictions, cut)
-    write_scores(out, scores, **about)
-    return scores
-
-
-def write_scores(out: epath.PathLike, scores: Sequence[FileScore], **about: Any) -> None:
-    """Writes scores.json; `about` says how the answers were made."""
-    write_text(epath.Path(out) / "scores.json", json.dumps(to_json(scores, **about), indent=1) + "\n")
+    return predictions, cut

@@ -49,6 +49,30 @@ MEASURES: dict[Form, tuple[Metric, Reward]] = {
 
 STAGES: tuple[Stage, ...] = get_args(Stage)  # in the order of the curriculum
 
+# The tags of CelebV-HQ, MAFW's emotions by letter and the action units of Aff-Wild2, in the order of the questions.
+APPEARANCE_TAGS = (
+    "blurry", "male", "young", "chubby", "pale_skin", "rosy_cheeks", "oval_face", "receding_hairline", "bald", "bangs",
+    "black_hair", "blonde_hair", "gray_hair", "brown_hair", "straight_hair", "wavy_hair", "long_hair",
+    "arched_eyebrows", "bushy_eyebrows", "bags_under_eyes", "eyeglasses", "sunglasses", "narrow_eyes", "big_nose",
+    "pointy_nose", "high_cheekbones", "big_lips", "double_chin", "no_beard", "5_o_clock_shadow", "goatee", "mustache",
+    "sideburns", "heavy_makeup", "wearing_earrings", "wearing_hat", "wearing_lipstick", "wearing_necklace",
+    "wearing_necktie", "wearing_mask",
+)  # fmt: skip
+ACTION_TAGS = (
+    "blow", "chew", "close_eyes", "cough", "cry", "drink", "eat", "frown", "gaze", "glare", "head_wagging", "kiss",
+    "laugh", "listen_to_music", "look_around", "make_a_face", "nod", "play_instrument", "read", "shake_head", "shout",
+    "sigh", "sing", "sleep", "smile", "smoke", "sneer", "sneeze", "sniff", "talk", "turn", "weep", "whisper", "wink",
+    "yawn",
+)  # fmt: skip
+EMOTION_LETTERS = tuple("ABCDEFGHIJK")
+ACTION_UNITS = tuple(f"AU{number}" for number in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
+
+# The aspects of the open questions: what `source` ends in.
+ASPECTS = (
+    "Eyes", "Eyebrows", "Mouth", "Nose", "Hair", "Chin", "Face_shape", "Facial_features", "Accessories", "Age",
+    "Gender", "Skin", "Body_actions", "Facial_actions", "Head_actions",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -60,12 +84,15 @@ class Task:
         declares they are shell patterns.
       stage: of the curriculum that its training data belongs to.
       form: of its answers.
+      labels: the names or letters that its answers are made of, where there are several in one answer; the official
+        F1 knows no others.
     """
 
     name: str
     files: tuple[str, ...]
     stage: Stage
     form: Form
+    labels: tuple[str, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -79,9 +106,9 @@ class Task:
 
 
 TASKS = (
-    Task("appearance recognition", ("CelebV-HQ_Appearance-Recognition",), "attribute", "tags"),
+    Task("appearance recognition", ("CelebV-HQ_Appearance-Recognition",), "attribute", "tags", APPEARANCE_TAGS),
     Task("appearance caption", ("CelebV-Text_Appearance-Caption",), "attribute", "caption"),
-    Task("action recognition", ("CelebV-HQ_Action-Recognition",), "attribute", "tags"),
+    Task("action recognition", ("CelebV-HQ_Action-Recognition",), "attribute", "tags", ACTION_TAGS),
     Task("action caption", ("CelebV-Text_Action-Caption",), "attribute", "caption"),
     Task("identity", ("MEAD_ID",), "attribute", "choice"),
     Task("head pose", ("MEAD_Head-Pose",), "attribute", "choice"),
@@ -89,14 +116,20 @@ TASKS = (
     Task("emotion, DFEW", ("DFEW_Single-Label-Emotion-Recognition",), "expression", "choice"),
     Task("emotion, MAFW", ("MAFW_Single-Label-Emotion-Recognition",), "expression", "choice"),
     Task("emotion, MER2023", ("MER2023_Single-Label-Emotion-Recognition",), "expression", "choice"),
-    Task("multi-label emotion", ("MAFW_Multiple-Label-Emotion-Recognition",), "expression", "multi_label"),
+    Task(
+        "multi-label emotion",
+        ("MAFW_Multiple-Label-Emotion-Recognition",),
+        "expression",
+        "multi_label",
+        EMOTION_LETTERS,
+    ),
     Task("fine-grained emotion, MEAD", ("MEAD_Fine-grained-Emotion-Recognition",), "expression", "choice"),
     Task("fine-grained emotion, RAVDESS", ("RAVDESS_Fine-grained-Emotion-Recognition",), "expression", "choice"),
     Task("sentiment, MOSEI", ("MOSEI_Single-Label-Sentiment-Recognition",), "expression", "choice"),
     Task("sentiment, MOSI", ("MOSI_Single-Label-Sentiment-Recognition",), "expression", "choice"),
     Task("fine-grained sentiment", ("CHSIMIv1_Fine-grained-Sentiment-Recognition",), "expression", "choice"),
     Task("micro-expression", ("CAS_Single-Label-Micro-Expression-Recognition",), "expression", "choice"),
-    Task("action units", ("AffWild2_Action_Unit_Detection",), "expression", "units"),
+    Task("action units", ("AffWild2_Action_Unit_Detection",), "expression", "units", ACTION_UNITS),
     Task("emotion caption", ("CelebV-Text_Emotion-Caption",), "expression", "caption"),
     Task("conversation, PERR", ("PERR_Single-Label-Conversational-Emotion-Recognition",), "expression", "choice"),
     Task("conversation, MELD", ("MELD_Single-Label-Conversational-Emotion-Recognition_new",), "expression", "choice"),

@@ -1,0 +1,111 @@
+"""What scoring leaves for users: scores.json, judged.jsonl and the tables."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from videmo_jax.evaluation.annotations import read_annotations
+from videmo_jax.evaluation.judging import Judge, OnProgress
+from videmo_jax.evaluation.predictions import Prediction, read_folder, write_text
+from videmo_jax.evaluation.rule_judge import RuleJudge
+from videmo_jax.evaluation.rules import Rules
+from videmo_jax.evaluation.scores import Results
+from videmo_jax.evaluation.scoring import score
+from videmo_jax.evaluation.tables import tables_of, write_tables
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How predictions are scored.
+
+    Attributes:
+      judge: who judges.
+      rules: by which replies are read.
+      name: of this run's row in the tables.
+      on_progress: called with (questions judged, questions in all).
+    """
+
+    judge: Judge = field(default_factory=RuleJudge)
+    rules: Rules = "official"
+    name: str = "this run"
+    on_progress: OnProgress | None = None
+
+
+def score_run(
+    out: epath.PathLike | None,
+    predictions: Mapping[str, Sequence[Prediction]],
+    scoring: Scoring,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    variant: str = "full",
+    cut: Mapping[str, int] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Results:
+    """Scores predictions and writes what there is to see.
+
+    Args:
+      out: gets scores.json, judged.jsonl and tables/; None writes nothing.
+      predictions: lines by file, named by stem.
+      scoring: how.
+      data: the folder of Emo-CFG; without it the open questions have no aspects.
+      split: of the annotations.
+      variant: of the annotations.
+      cut: by file, how many answers had not ended.
+      about: what scores.json says of how the answers were made.
+
+    Raises:
+      DatasetError: the annotations cannot be read.
+    """
+    results = score(
+        predictions,
+        scoring.judge,
+        scoring.rules,
+        annotations=read_annotations(data, split, variant) if data else None,
+        cut=cut,
+        on_progress=scoring.on_progress,
+    )
+    if out is not None:
+        write_results(out, results, scoring.name, **(about or {}))
+    return results
+
+
+def write_results(out: epath.PathLike, results: Results, name: str, **about: Any) -> None:
+    """Writes scores.json, judged.jsonl (a line for each judged item) and tables/; `name` is that of our row."""
+    out = epath.Path(out)
+    write_tables(out / "tables", tables_of(results, name))
+    lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in results.items)
+    write_text(out / "judged.jsonl", "".join(lines))
+    write_text(out / "scores.json", json.dumps(results.to_json(**about), indent=1, allow_nan=False) + "\n")
+
+
+def score_folder(
+    folder: epath.PathLike, out: epath.PathLike | None, scoring: Scoring, *, data: Path | None, split: str, variant: str
+) -> Results:
+    """Scores the prediction files of one method, as `score_run` does.
+
+    A `recipe.json` beside the files, which an evaluation leaves, goes into scores.json.
+
+    Raises:
+      PredictionError: there are no files, or one of them is not valid.
+      DatasetError: the annotations cannot be read.
+    """
+    about = {"predictions": os.fspath(folder), **_recipe(epath.Path(folder))}
+    return score_run(out, read_folder(folder), scoring, data=data, split=split, variant=variant, about=about)
+
+
+def _recipe(folder: epath.Path) -> dict[str, Any]:
+    """How the answers were made, where the folder says so."""
+    for place in (folder, folder.parent):
+        path = place / "recipe.json"
+        if path.exists() and (place == folder or folder.name == "predictions"):
+            try:
+                return {"recipe": json.loads(path.read_text())}
+            except ValueError:
+                return {"recipe": None}
+    return {"recipe": None}
