@@ -153,7 +153,7 @@ class OpenAIJudge:
         return Estimate(
             self._endpoint.model,
             len(missing),
-            len(requests) - sum(request.key in missing for request in requests),
+            len(requests) - len(missing),
             count_tokens(text for text, _ in missing.values()),
             sum(TOKENS_OF_REPLY[kind] for _, kind in missing.values()),
             self._price,

@@ -30,7 +30,7 @@ class Estimate:
     Attributes:
       model: that is asked.
       requests: that will be sent: not those in the cache.
-      cached: replies that are there.
+      cached: questions whose reply is there, or will be another one's.
       tokens_in: of all prompts, guessed.
       tokens_out: of all replies, guessed.
       price: of the model; None where nobody knows.
@@ -54,7 +54,7 @@ class Estimate:
         """One line for a terminal."""
         cost = "price unknown: give it with --judge-price" if self.dollars is None else f"about {self.dollars:.2f} USD"
         return (
-            f"{self.model}: {self.requests:,} requests ({self.cached:,} more are cached), about {self.tokens_in:,} "
+            f"{self.model}: {self.requests:,} requests ({self.cached:,} more cost nothing), about {self.tokens_in:,} "
             f"tokens of prompts and {self.tokens_out:,} of replies; {cost}"
         )
 
