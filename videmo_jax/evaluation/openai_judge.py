@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,9 +166,10 @@ class OpenAIJudge:
         outcomes: list[Outcome | None] = [None] * len(requests)
         error = ""
         try:
-            for done, outcome in enumerate(ask(self._endpoint, requests, cache), start=1):
-                outcomes[places[id(outcome.request)]] = outcome
-                report(done, len(requests))
+            with closing(ask(self._endpoint, requests, cache)) as arriving:
+                for done, outcome in enumerate(arriving, start=1):
+                    outcomes[places[id(outcome.request)]] = outcome
+                    report(done, len(requests))
         except EndpointDown as down:
             error = f"not asked: {down}"
         # What was under way may have been kept before all was stopped.
