@@ -25,7 +25,8 @@ def annotations(root, split="train"):
 
 def files_of(out):
     """What an evaluation leaves for users, by name."""
-    names = [out / "skipped.jsonl", out / "scores.json", *(out / "predictions").iterdir()]
+    names = [out / "skipped.jsonl", out / "scores.json", out / "judged.jsonl"]
+    names += [*(out / "predictions").iterdir(), *(out / "tables").iterdir()]
     return {path.name: path.read_text() for path in names}
 
 
@@ -192,7 +193,7 @@ def test_records_of_another_form_are_wrong_and_listed(checkpoint, copied, tmp_pa
 
 def test_prompts_that_are_too_long_are_listed(checkpoint, dataset, tmp_path):
     settings = replace(SETTINGS, tasks=("MEAD_ID", "MEAD_Fine*"), max_prompt_tokens=60)
-    scores = {score.name: score for score in evaluate(checkpoint, dataset, tmp_path / "run", settings)}
+    scores = {score.name: score for score in evaluate(checkpoint, dataset, tmp_path / "run", settings).files}
     fine = scores["MEAD_Fine-grained-Emotion-Recognition"]  # 22 options
     assert fine.skipped == fine.items and scores["MEAD_ID"].skipped == 0
     reasons = [line["reason"] for line in listed(tmp_path / "run") if line["kind"] == "skipped"]
@@ -236,7 +237,8 @@ def test_the_command_scores_predictions_as_the_run_did(results, tmp_path, monkey
     shown = capsys.readouterr().out
     assert "closed-choice: " in shown and "MEAD_ID" in shown
     ours, first = (json.loads((folder / "scores.json").read_text()) for folder in (tmp_path, results))
-    assert ours["overall"] == first["overall"] and ours["closed_choice"] == first["closed_choice"]
+    for name in ("columns", "summary", "overall", "closed_choice", "exact_match", "recipe"):
+        assert ours[name] == first[name], name
     for name, file in first["files"].items():
         assert ours["files"][name] | {"cut": file["cut"]} == file
 
@@ -260,7 +262,7 @@ def test_errors_of_the_command_are_one_line(checkpoint, dataset, tmp_path, monke
     assert message in stopped.value.code and "\n" not in stopped.value.code
 
 
-@pytest.mark.parametrize("flags", [[], ["--checkpoint", "x"], ["--predictions", "x", "--data", "y"]])
+@pytest.mark.parametrize("flags", [[], ["--checkpoint", "x"], ["--predictions", "x", "--checkpoint", "y"]])
 def test_incomplete_commands_say_what_is_missing(flags, capsys):
     with pytest.raises(SystemExit):
         command.parse(flags)

@@ -49,6 +49,12 @@ def paper_rows(table: int) -> dict[str, dict[str, float]]:
     return {model: {name: row[name] for name in names} for model, row in rows if all(name in row for name in names)}
 
 
+def paper_models() -> dict[str, dict[str, float]]:
+    """The models for which the paper prints all 40 columns."""
+    rows = paper_results()["models"].items()
+    return {model: row for model, row in rows if all(column.name in row for column in COLUMNS)}
+
+
 def paper_ablations() -> dict[str, dict[str, float]]:
     """The paper's ablations (7B) by «what: setting»: attribute, expression, emotion and their mean."""
     ablations = paper_results()["ablations_7b"]

@@ -11,7 +11,7 @@ from videmo_jax.evaluation.caption_overlap import CueReader, compare, token_cues
 from videmo_jax.evaluation.judging import SIX, JudgeInfo, OnProgress, Question
 from videmo_jax.tasks.answers import (
     Option,
-    Reading,
+    final_answer,
     parse_options,
     read_choice,
     read_letters,
@@ -87,14 +87,14 @@ def true_option(query: str, truth: str) -> Option | None:
 
 def _matches(question: Question) -> bool:
     """Whether the response names the truth."""
-    option = true_option(question.query, question.truth)
-    if option:
-        reading: Reading = read_choice(question.response, parse_options(question.query))
-        return reading.letter == option.letter
-    # Without options, or with a truth that is none of them: the response is the truth, or names it.
+    options = parse_options(question.query)
+    if options:
+        option = true_option(question.query, question.truth)
+        # A truth that is none of the options can only be said word by word.
+        same = question.response.strip().casefold() == question.truth.strip().casefold() != ""
+        return read_choice(question.response, options).letter == option.letter if option else same
     truth = stems(question.truth)
-    response = words(folded(question.response))
-    return bool(truth) and bool(mentions(response, truth))
+    return bool(truth) and bool(mentions(words(folded(final_answer(question.response))), truth))
 
 
 def _labels(question: Question) -> str:
