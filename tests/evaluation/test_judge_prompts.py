@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from videmo_jax.evaluation.judge_prompts import KINDS, OFFICIAL_HASH, TEST_FILES, JudgePrompts, PromptError
+from videmo_jax.evaluation.judge_prompts import KIND_OF_FILE, KINDS, OFFICIAL_HASH, JudgePrompts, PromptError
 from videmo_jax.evaluation.judge_prompts import embedded_prompts as embedded
 from videmo_jax.evaluation.judge_prompts_file import parse_names, read_prompts
 from videmo_jax.evaluation.judging import Question
@@ -51,7 +51,7 @@ class Tasks:
 
 def question(file, kind=None, **changes):
     fields = dict(query="What?", truth="(A) Sad", response="sad") | changes
-    return Question(kind or TEST_FILES.get(file), f"{file}#0", file, **fields)
+    return Question(kind or KIND_OF_FILE.get(file), f"{file}#0", file, **fields)
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def config(tmp_path):
 
 
 def test_every_test_file_has_a_prompt_of_ours():
-    assert len(TEST_FILES) == 22 and set(TEST_FILES.values()) == set(KINDS)
-    for file, kind in TEST_FILES.items():
+    assert len(KIND_OF_FILE) == 22 and set(KIND_OF_FILE.values()) == set(KINDS)
+    for file, kind in KIND_OF_FILE.items():
         text = embedded().write(
             question(file, labels=("au1", "au2"), truth="TRUTH", response="RESPONSE", query="QUERY")
         )

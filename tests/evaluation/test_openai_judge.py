@@ -14,10 +14,15 @@ import pytest
 from tests.evaluation.chat_server import ChatServer, Do
 from videmo_jax.evaluation import judge_prompts
 from videmo_jax.evaluation.endpoint import Endpoint, EndpointError
-from videmo_jax.evaluation.judge_prompts import JudgePrompts, embedded_prompts
+from videmo_jax.evaluation.items import read_items
+from videmo_jax.evaluation.judge_prompts import KIND_OF_FILE, JudgePrompts, embedded_prompts
 from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.openai_judge import OpenAIJudge
+from videmo_jax.evaluation.openai_judge import OpenAIJudge, SettingsError, read_settings
+from videmo_jax.evaluation.predictions import Prediction
 from videmo_jax.evaluation.price import Price, PriceError, count_tokens, known_price, read_price
+from videmo_jax.evaluation.results import Scoring, score_run
+from videmo_jax.evaluation.rule_judge import RuleJudge
+from videmo_jax.evaluation.scoring import question_of
 
 # What is asked is the id, so that the server's log can be read.
 PLAIN = {"match": "{labels} {answer}", "score": "{labels} {answer}", "labels": "{answer}", "six": "{labels} {answer}"}
@@ -285,3 +290,50 @@ def test_settings_are_the_authors_with_their_prompts(tmp_path, said, monkeypatch
         judge_of(server, tmp_path, said).judge([question(0)])
     extra = [{name: seen.body[name] for name in seen.body if name not in ("model", "messages")} for seen in server.seen]
     assert extra == [{"temperature": 0}, {"max_tokens": 5}, {}]
+
+
+@pytest.mark.parametrize("bad", ["", "[]", "1", "{", '{"model": "b"}', '{"stream": true, "n": 2}', "[" * 100_000])
+def test_settings_that_cannot_be_used(bad):
+    with pytest.raises(SettingsError, match="--judge-settings"):
+        read_settings(bad)
+    assert read_settings('{"temperature": 0.5, "seed": 1}') == {"temperature": 0.5, "seed": 1}
+
+
+def test_the_key_is_in_no_file_and_no_line(tmp_path, said, capfd):
+    """The server repeats it in replies and errors."""
+
+    def plan(seen):
+        header = seen.headers["Authorization"]
+        return Do(header) if seen.nth == 0 and seen.text == asked(0) else Do(status=400, body=header.encode())
+
+    with ChatServer(plan) as server:
+        judge = judge_of(server, tmp_path, said)
+        replies = judge.judge([question(0), question(1)])
+    assert replies == ["Bearer ***", None] and judge.summary.failed == (("MEAD_ID#1", "HTTP 400: Bearer ***"),)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    shown = "".join([*said, *capfd.readouterr(), repr(judge.summary), repr(judge.info), repr(vars(judge))])
+    assert b"5f1d3b8a" not in written and "5f1d3b8a" not in shown and len(written) > 100
+
+
+def test_scores_do_not_depend_on_where_the_judge_is(dataset, tmp_path, said):
+    """A server that answers as the embedded judge would: all scores and tables are the same, to the last digit."""
+    items = read_items(dataset, "test", "full", None)
+    predictions: dict[str, list[Prediction]] = {}
+    for number, item in enumerate(items):
+        answers = [item.blank.labels, items[number - 1].blank.labels, "", "I can not say.", "A smile; she is happy."]
+        predictions.setdefault(item.name, []).extend(replace(item.blank, response=answer) for answer in answers)
+    prompts, rule = embedded_prompts(), RuleJudge()
+    asked_of = [question_of(name, n, line) for name, lines in predictions.items() for n, line in enumerate(lines)]
+    replies = {prompts.write(q): reply for q, reply in zip(asked_of, rule.judge(asked_of), strict=True)}
+    assert len(predictions) == 22 and set(KIND_OF_FILE) == set(predictions) and len(replies) > 100
+    with ChatServer(lambda seen: Do(replies[seen.text])) as server:
+        judge = judge_of(server, tmp_path, said, prompts=prompts)
+        scoring = [Scoring(judge=rule), Scoring(judge=judge)]
+        ours, theirs = (
+            score_run(tmp_path / str(place), predictions, how, data=dataset) for place, how in enumerate(scoring)
+        )
+    assert not judge.summary.failed and len(server.seen) == judge.summary.judged <= len(replies)
+    held = [json.loads((tmp_path / place / "scores.json").read_text()) for place in "01"]
+    assert held[0]["columns"] == held[1]["columns"] and held[0]["overall"] == held[1]["overall"]
+    assert held[1]["judge"]["name"] == "openai" and held[1]["judge"]["prompts"] == prompts.hash
+    assert [item.reply for item in ours.items] == [item.reply for item in theirs.items]

@@ -7,17 +7,14 @@ from functools import cached_property
 from importlib import resources
 from typing import get_args
 
+from videmo_jax.evaluation.columns import TEST_FILES
 from videmo_jax.evaluation.judging import Kind, Question
-from videmo_jax.tasks.taxonomy import TASKS, Form, Metric
+from videmo_jax.evaluation.scoring import kind_of
+from videmo_jax.tasks.taxonomy import TASKS, Form
 from videmo_jax.training.integrity import sha256
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-KIND_OF_METRIC: dict[Metric, Kind] = {"accuracy": "match", "f1": "labels", "score": "score", "six_scores": "six"}
-
-# The official test files, each with the kind of its question.
-TEST_FILES: dict[str, Kind] = {
-    task.files[0]: KIND_OF_METRIC[task.metric] for task in TASKS if task.metric in KIND_OF_METRIC
-}
+KIND_OF_FILE: dict[str, Kind] = {file: kind_of(file) for file in TEST_FILES}
 
 # What a prompt may ask to be filled in, by the names in the authors' file, and `names`, which is ours.
 FIELDS = {"query": "the question", "labels": "the truth", "answer": "the response", "names": "the possible labels"}
@@ -58,7 +55,7 @@ class JudgePrompts:
             if missing := self._missing(kind):
                 raise PromptError(f"no prompt for {kind} ({', '.join(missing)})")
         for file, prompt in self.by_file.items():
-            check_fields(prompt, TEST_FILES.get(file), file)
+            check_fields(prompt, KIND_OF_FILE.get(file), file)
         for kind, prompt in self.by_kind.items():
             check_fields(prompt, kind, kind)
 
@@ -66,12 +63,12 @@ class JudgePrompts:
         """The test files of a kind that have no prompt."""
         if kind in self.by_kind:
             return []
-        return [file for file, its in TEST_FILES.items() if its == kind and file not in self.by_file]
+        return [file for file, its in KIND_OF_FILE.items() if its == kind and file not in self.by_file]
 
     @cached_property
     def hash(self) -> str:
         """Of the prompts themselves, whatever file they come from."""
-        by_file = {file: self.by_file.get(file) or self.by_kind[kind] for file, kind in TEST_FILES.items()}
+        by_file = {file: self.by_file.get(file) or self.by_kind[kind] for file, kind in KIND_OF_FILE.items()}
         return sha256([by_file | dict(self.by_file), dict(self.by_kind)])[:16]
 
     @property
@@ -119,7 +116,8 @@ def check_fields(prompt: str, kind: Kind | None, called: str) -> None:
 def embedded_prompts() -> JudgePrompts:
     """Our own: they ask for exactly the forms of reply that the official rules read."""
     folder = resources.files("videmo_jax.evaluation") / "prompts"
-    texts = {path.name.removesuffix(".txt"): path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    names = {*_EMBEDDED.values(), *_EMBEDDED_OF_FORM.values()}
+    texts = {name: (folder / f"{name}.txt").read_text(encoding="utf-8") for name in names}
     by_file = {
         file: texts[_EMBEDDED_OF_FORM[task.form]]
         for task in TASKS

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from videmo_jax.evaluation.judge_prompts import KINDS, TEST_FILES, JudgePrompts, PromptError
+from videmo_jax.evaluation.judge_prompts import KIND_OF_FILE, KINDS, JudgePrompts, PromptError
 from videmo_jax.evaluation.judging import Kind
 
 MAX_FILE_BYTES = 4 * 1024**2
@@ -38,7 +38,7 @@ def parse_names(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         what, _, name = (part.strip() for part in pair.partition("="))
         what = what.removesuffix(".json")
-        if not name or what not in (*KINDS, *TEST_FILES):
+        if not name or what not in (*KINDS, *KIND_OF_FILE):
             raise PromptError(
                 f"--judge-prompt-names {pair!r}: expected KIND=NAME with a kind of {', '.join(KINDS)}, or FILE=NAME "
                 "with a test file's name"
@@ -64,7 +64,7 @@ def read_prompts(path: str | Path, names: Mapping[str, str] | None = None) -> Ju
     tree = _parse(path)
     try:
         strings = _Strings(tree)
-        by_file = {stem: text for stem, text in _table(tree, strings) if stem in TEST_FILES}
+        by_file = {stem: text for stem, text in _table(tree, strings) if stem in KIND_OF_FILE}
     except (RecursionError, _TooLong):
         raise PromptError(f"{path}: its texts are too long, or put together of too many parts") from None
     by_kind: dict[Kind, str] = {}
@@ -78,12 +78,12 @@ def read_prompts(path: str | Path, names: Mapping[str, str] | None = None) -> Ju
         text = strings.named(name)
         if text is None:
             raise PromptError(f"{path}: no string constant is called {name!r}, or several are; {strings.listed()}")
-        if what in TEST_FILES:
+        if what in KIND_OF_FILE:
             by_file[what] = text
         else:
             by_kind[what] = text
             by_file = {
-                file: held for file, held in by_file.items() if TEST_FILES[file] != what or file in (names or {})
+                file: held for file, held in by_file.items() if KIND_OF_FILE[file] != what or file in (names or {})
             }
     try:
         return JudgePrompts(by_file, by_kind)

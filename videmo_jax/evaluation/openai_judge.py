@@ -17,7 +17,29 @@ from videmo_jax.evaluation.price import Estimate, Price, count_tokens, known_pri
 
 # Tokens of a reply, for the estimate: about what the forms of reply take.
 TOKENS_OF_REPLY: dict[Kind, int] = {"match": 2, "score": 2, "labels": 15, "six": 250}
+OWN_FIELDS = {"model", "messages", "stream", "n"}
 MAX_LISTED = 5  # failures in the text of a summary
+
+
+class SettingsError(ValueError):
+    """The fields that requests shall carry cannot be used; the message says why."""
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Reads fields of a request from a JSON object, such as `{"temperature": 0, "max_tokens": 500}`.
+
+    Raises:
+      SettingsError: it is no JSON object, or has a field that the judge fills in or cannot read the answer to.
+    """
+    try:
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        held = None
+    if not isinstance(held, dict):
+        raise SettingsError(f'--judge-settings {text!r}: expected a JSON object, such as {{"temperature": 0}}')
+    if own := sorted(OWN_FIELDS & set(held)):
+        raise SettingsError(f"--judge-settings: {', '.join(own)} cannot be set; the judge does that itself")
+    return held
 
 
 @dataclass(frozen=True)
