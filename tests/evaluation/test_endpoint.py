@@ -12,10 +12,11 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from tests.evaluation.chat_server import ChatServer, Do
 from videmo_jax.evaluation.endpoint import Endpoint, EndpointDown, EndpointError, Failure, Request, ask, wait_after
-from videmo_jax.evaluation.endpoint_cache import CacheError, Reply, ReplyCache, cache_key
+from videmo_jax.evaluation.endpoint_cache import BUCKET_LINES, CacheError, Reply, ReplyCache, cache_key
 
 SECRET = "sk-test-5f1d3b8a77c04e19"
 
@@ -227,9 +228,9 @@ def test_blank_replies_can_be_allowed(tmp_path):
 def test_nothing_is_sent_before_the_server_says_so(form, tmp_path):
     """One request is told to wait: the others wait with it."""
     wait = 0.3 if form == "seconds" else 2  # dates count whole seconds
-    header = str(wait) if form == "seconds" else formatdate(time.time() + wait, usegmt=True)
 
     def plan(seen):
+        header = str(wait) if form == "seconds" else formatdate(time.time() + wait, usegmt=True)
         return Do(status=429, headers={"Retry-After": header}) if len(server.seen) == 1 else Do()
 
     with ChatServer(plan) as server:
@@ -414,3 +415,14 @@ def test_importing_reads_no_key():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path.cwd(), check=True
     )
     assert SECRET not in shown.stdout + shown.stderr
+
+
+def test_replies_are_kept_in_buckets(bucket):
+    """Nothing can be appended there: files of so many lines, the rest when all is done."""
+    texts = [str(number) for number in range(BUCKET_LINES + 5)]
+    with ChatServer(lambda seen: Do(f"reply to {seen.text}")) as server:
+        run(endpoint(server), texts, f"{bucket}/replies")
+        run(endpoint(server), [*texts, "one more"], f"{bucket}/replies")
+    assert sorted(server.texts) == sorted([*texts, "one more"])
+    parts = sorted(epath.Path(f"{bucket}/replies").glob("*.jsonl"))
+    assert [len(part.read_text().splitlines()) for part in parts] == [BUCKET_LINES, 5, 1]

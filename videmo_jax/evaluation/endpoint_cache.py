@@ -11,7 +11,6 @@ from typing import IO, Any
 
 from etils import epath
 
-from videmo_jax.evaluation.predictions import write_text
 from videmo_jax.training.integrity import sha256
 
 # Nothing can be appended in a bucket: there, replies are written in files of so many.
@@ -122,9 +121,12 @@ class ReplyCache:
             self._write_part()
 
     def _write_part(self) -> None:
-        if self._unwritten:
-            write_text(self._folder / f"{next(self._numbers):06}.jsonl", "".join(self._unwritten))
-            self._unwritten = []
+        if not self._unwritten:
+            return
+        while (part := self._folder / f"{next(self._numbers):06}.jsonl").exists():  # of another run of the same folder
+            pass
+        part.write_bytes("".join(self._unwritten).encode())  # in a bucket a file is there whole or not at all
+        self._unwritten = []
 
 
 def _read(part: epath.Path) -> dict[str, Reply]:
