@@ -22,14 +22,16 @@ from videmo_jax.evaluation.endpoint import Endpoint, EndpointDown
 from videmo_jax.evaluation.items import Item, read_items
 from videmo_jax.evaluation.journal import Journal, JournalError
 from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.remote_answers import RemoteModel, answer_remotely
+from videmo_jax.evaluation.remote_answers import RemoteModel, answer_remotely, serving
 
 TASKS = ("MEAD_*", "AffWild2_Action_Unit_Detection", "CelebV-Text_*")
 
 
 @pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+def keys(monkeypatch):
+    """A judge's key, which is not for the model's server."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-judge")
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def items(dataset):
 
 
 def model_of(server, **changes):
-    end = Endpoint(server.url, "videmo", 4, attempts=3, first_wait=0.001, longest_wait=0.002)
+    end = replace(serving(server.url, "videmo", 4), attempts=3, first_wait=0.001, longest_wait=0.002)
     return replace(RemoteModel(end, INPUTS, max_new_tokens=10), **changes)
 
 
@@ -87,6 +89,13 @@ def test_the_served_model_is_sent_the_local_models_frames(dataset, items, tmp_pa
         assert "Authorization" not in seen.headers
 
 
+def test_the_servers_own_key_is_sent(dataset, items, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "token-of-the-server")
+    with ChatServer() as server:
+        run(model_of(server), items[:1], dataset, tmp_path)
+    assert server.seen[0].headers["Authorization"] == "Bearer token-of-the-server"
+
+
 def test_models_that_are_told_one_second_are_told_it_here_too(dataset, items, tmp_path):
     with ChatServer() as server:
         inputs = replace(INPUTS, seconds_per_grid="nominal")
@@ -115,6 +124,7 @@ def test_the_served_model_is_sent_the_local_models_prompt(turns, dataset, items,
         run(model_of(server), [item], dataset, tmp_path / "out")
     (seen,) = server.seen
     messages = seen.body["messages"]
+    assert messages[0]["role"] == "system" and messages[0]["content"]  # not left to the server's template
     for message in messages:
         if not isinstance(message["content"], str):  # vLLM hands the template a part of type video
             message["content"] = [part if part["type"] == "text" else {"type": "video"} for part in message["content"]]

@@ -1,7 +1,8 @@
 """Requests to an OpenAI-style chat endpoint: many in flight, each repeated until it is answered or given up.
 
 `ask` is what others use. It asks for what the cache does not hold, keeps each reply the moment it arrives, and yields
-outcomes as they come. The key is read from the environment, sent to one host only, and shown nowhere.
+outcomes as they come. The key is read from the environment, sent to one host only, and shown nowhere. Proxies that the
+environment names are not used.
 """
 
 import asyncio
@@ -24,7 +25,6 @@ import aiohttp
 
 from videmo_jax.evaluation.endpoint_cache import Reply, ReplyCache
 
-KEY_NAME = "OPENAI_API_KEY"
 SHORTEST_SECRET = 8  # characters; local servers take words such as EMPTY, which may stand in any text
 MAX_EXCERPT = 200  # characters of a server's words in our messages
 
@@ -54,6 +54,7 @@ class Endpoint:
       max_reply_bytes: of a reply's body; larger ones are not read.
       max_failures_in_a_row: requests given up, without a reply between, after which the rest is not asked.
       seed: of the waits' random share.
+      key_name: the environment variable that holds the key; none is sent where it is not set.
     """
 
     url: str
@@ -68,6 +69,7 @@ class Endpoint:
     max_reply_bytes: int = 4 * 1024**2
     max_failures_in_a_row: int = 100
     seed: int = 0
+    key_name: str = "OPENAI_API_KEY"
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "attempts", "max_reply_bytes", "max_failures_in_a_row"):
@@ -93,7 +95,9 @@ def checked_url(url: str) -> str:
     except ValueError:
         raise EndpointError("the endpoint's URL cannot be read; expected the form https://HOST/v1") from None
     if "@" in parts.netloc:
-        raise EndpointError(f"the endpoint's URL holds a name or password; leave it out and set {KEY_NAME}")
+        raise EndpointError(
+            "the endpoint's URL holds a name or password; leave it out: the key comes from the environment"
+        )
     path = parts.path.rstrip("/")
     if path.endswith("/chat/completions"):
         raise EndpointError(f"{url}: leave out /chat/completions; the URL ends in /v1")
@@ -262,7 +266,7 @@ class _Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._key = _key()
+        self._key = _key(endpoint.key_name)
         self._session: aiohttp.ClientSession | None = None
         self._not_before = 0.0  # of the loop's clock: a server that asks to wait means all requests
 
@@ -339,7 +343,8 @@ class _Client:
 
     def _refused(self, status: int) -> EndpointError:
         """Without the server's words, which may repeat the key."""
-        what = f"refused the key in {KEY_NAME}" if self._key else f"wants a key, and {KEY_NAME} is not set"
+        name = self._endpoint.key_name
+        what = f"refused the key in {name}" if self._key else f"wants a key, and {name} is not set"
         return EndpointError(
             f"{self._endpoint.url}: HTTP {status}: the endpoint {what}, or the key may not use "
             f"{self._endpoint.model}. Set the right key and give the same command again: it goes on where it was"
@@ -363,15 +368,15 @@ class _Client:
         return text.replace(self._key, "***") if self._key and len(self._key) >= SHORTEST_SECRET else text
 
 
-def _key() -> str:
-    """The key, or nothing.
+def _key(name: str) -> str:
+    """The key in an environment variable, or nothing.
 
     Raises:
       EndpointError: it cannot stand in a header; it is not shown.
     """
-    key = os.environ.get(KEY_NAME, "").strip()
+    key = os.environ.get(name, "").strip()
     if not all("!" <= character <= "~" and character not in '"\\' for character in key):
-        raise EndpointError(f"{KEY_NAME} holds characters that no key has; set it again")
+        raise EndpointError(f"{name} holds characters that no key has; set it again")
     return key
 
 

@@ -32,9 +32,20 @@ from videmo_jax.evaluation.journal import Journal
 CACHE_BYTES = 256 * 1024**2  # of decoded clips
 JOURNAL_BATCH = 64  # answers in a file of the journal; until then the cache of replies holds them
 CONCURRENCY = 32  # requests in flight: each holds its frames, some megabytes
+TIMEOUT = 1800.0  # seconds: long answers wait for each other on the server
+KEY_NAME = "VLLM_API_KEY"  # as vLLM's server reads it; the judge's key is not for the model's server
 
 Form = Literal["video", "images"]
 Encoding = Literal["png", "jpeg"]
+
+
+def serving(url: str, model: str, concurrency: int = CONCURRENCY, timeout: float = TIMEOUT) -> Endpoint:
+    """An endpoint that serves a model: few requests in flight, much time for each, and a key of its own.
+
+    Raises:
+      EndpointError: a value makes no sense.
+    """
+    return Endpoint(url, model, concurrency, timeout=timeout, key_name=KEY_NAME)
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class RemoteModel:
     """Who answers, and what is sent.
 
     Attributes:
-      endpoint: serves the model. Its `concurrency` bounds the memory (`CONCURRENCY`).
+      endpoint: serves the model (`serving`).
       inputs: how clips become frames and which time the model is told: those that it was trained with.
       max_new_tokens: of an answer, its end token included.
       form: `video` as vLLM takes it; `images` sends single pictures, for servers that know no video: another prompt
