@@ -62,22 +62,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 class _Rate(ProgressColumn):
     """How many a second."""
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
     def render(self, task: Task) -> str:
         speed = task.finished_speed or task.speed
-        return f"{speed:.1f} {self._unit}/s" if speed else "-"
+        return f"{speed:.1f} {task.fields['unit']}/s" if speed else "-"
 
 
 @contextmanager
-def progress_bar(doing: str = "answering", unit: str = "answers") -> Iterator[Callable[[int, int], None]]:
-    """Shows items done, items per second and the time left; gives the function that hears of them."""
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
+def progress_bars() -> Iterator[Callable[[str, str], Callable[[int, int], None]]]:
+    """Shows items done, items per second and the time left; gives what makes a bar, and so what hears of its items."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=300) as progress:
-        task = progress.add_task(doing, visible=False)
-        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+
+        def bar(doing: str, unit: str) -> Callable[[int, int], None]:
+            task = progress.add_task(doing, visible=False, unit=unit)
+            return lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+
+        yield bar
 
 
 def evaluate(flags: argparse.Namespace) -> None:
@@ -87,11 +87,17 @@ def evaluate(flags: argparse.Namespace) -> None:
     from videmo_jax.evaluation.rule_judge import RuleJudge
 
     name = flags.name or _name(flags.predictions or flags.checkpoint)
-    with progress_bar("judging", "items") as judging:
-        scoring = results.Scoring(RuleJudge(), flags.rules, name, judging)
+    with progress_bars() as bar:
+        scoring = results.Scoring(RuleJudge(), flags.rules, name, bar("judging", "items"))
         if flags.predictions:
             scored = results.score_folder(
-                flags.predictions, flags.out, scoring, data=flags.data, split=flags.split, variant=flags.variant
+                flags.predictions,
+                flags.out,
+                scoring,
+                data=flags.data,
+                split=flags.split,
+                variant=flags.variant,
+                tasks=flags.tasks,
             )
         else:
             settings = runner.Settings(
@@ -103,8 +109,9 @@ def evaluate(flags: argparse.Namespace) -> None:
                 max_prompt_tokens=flags.max_prompt_tokens,
                 batch=flags.batch,
             )
-            with progress_bar() as report:
-                scored = runner.evaluate(flags.checkpoint, flags.data, flags.out, settings, report, scoring)
+            scored = runner.evaluate(
+                flags.checkpoint, flags.data, flags.out, settings, bar("answering", "answers"), scoring
+            )
     Console().print(tables.files_table(scored.files))
     Console().print(tables.columns_table(scored, name))
     print(tables.summary_lines(scored))

@@ -243,6 +243,20 @@ def test_the_command_scores_predictions_as_the_run_did(results, tmp_path, monkey
         assert ours["files"][name] | {"cut": file["cut"]} == file
 
 
+def test_the_command_answers_scores_and_shows(checkpoint, dataset, tmp_path, monkeypatch, capsys):
+    flags = ["--checkpoint", checkpoint, "--data", dataset, "--out", tmp_path / "run", "--rules", "strict"]
+    flags += ["--tasks", "MEAD_ID", "--max-new-tokens", "10", "--batch", "4", "--split", "train", "--name", "tiny"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, flags)])
+    command.main()
+    shown = capsys.readouterr().out
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["rules"] == "strict" and scores["judge"]["name"] == "rule"
+    assert scores["columns"]["identity"] == scores["files"]["MEAD_ID"]["war"] is not None
+    assert scores["columns"]["hair"] is None and scores["matching"]["MEAD_ID"]["missing"] == 0
+    assert "**tiny**" in (tmp_path / "run" / "tables" / "table1.md").read_text()
+    assert "identity" in shown and "closed-choice: " in shown and "gaps: no predictions for" in shown
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

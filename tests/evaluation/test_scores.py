@@ -13,10 +13,11 @@ from videmo_jax.evaluation.columns import COLUMNS, TEST_FILES
 from videmo_jax.evaluation.judging import SIX, JudgeInfo
 from videmo_jax.evaluation.paper import paper_results
 from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.results import write_results
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import RULES
 from videmo_jax.evaluation.scores import exact_score, is_exact
-from videmo_jax.evaluation.scoring import score
+from videmo_jax.evaluation.scoring import question_of, score
 
 OPTIONS = ("Happy", "Sad", "Neutral", "Angry")
 MATCH_REPLIES = ("yes", "no", "Yes", "YES \n", "Yes.", "yes, it is", "maybe", None, "no", "yes")
@@ -280,7 +281,7 @@ def test_a_partial_set_has_gaps_and_no_zeros():
     assert results.overall is None and results.summary["attribute"] is None and results.summary["mean"] is None
     assert results.summary["emotion"] is not None
     assert results.missing_files == ["MEAD_ID", "DFEW_Single-Label-Emotion-Recognition"]
-    assert results.unknown_files == ["my_own"] and results.to_json()["files"]["my_own"]["judged"] is None
+    assert results.unknown_files == ["my_own"] and results.to_json()["files"]["my_own"]["score"] is None
     assert results.to_json()["files"]["my_own"]["exact_match"] == 50
 
 
@@ -293,6 +294,22 @@ def test_scores_are_comparable_only_by_official_rules_with_the_authors_judge():
     assert not strict.comparable and "strict" in strict.obstacles[0]
     assert not other.comparable and "authors' prompts" in other.obstacles[0]
     assert not score(lines, RuleJudge(), "official").comparable
+
+
+def test_a_set_of_another_size_is_named():
+    """PAPER.md section 6: 500 per closed task, 300 per aspect, of actions and of expressions some less, 2,600."""
+    files = {name: lines_of(*range(5)) for name in ("MEAD_ID", "DFEW_Single-Label-Emotion-Recognition")}
+    files |= {name: lines_of(0) for name in ("AffWild2_Action_Unit_Detection", by_hand.CAPTIONS, by_hand.QA)}
+    replies = {f"{name}#{n}": "yes" for name in files for n in range(5)}
+    records = {by_hand.QA: [Asked(("q0", "a.mp4"), "q0", "t", "Head_actions")]}
+    sizes = score(files, Table(replies), annotations=records).other_sizes
+    assert sizes["MEAD_ID"] == (5, 500) and sizes["DFEW_Single-Label-Emotion-Recognition"] == (5, 300)
+    assert sizes["AffWild2_Action_Unit_Detection"] == (1, 87) and sizes[by_hand.CAPTIONS] == (1, 2600)
+    aspects = {name: both for name, both in sizes.items() if name.startswith(by_hand.QA)}
+    assert len(aspects) == 15 and aspects[f"{by_hand.QA}/Head_actions"] == (1, 4)
+    assert sum(both[1] for both in aspects.values()) == 13 * 300
+    whole = {"MEAD_ID": lines_of(*range(500))}
+    assert score(whole, Table({f"MEAD_ID#{n}": "yes" for n in range(500)})).other_sizes == {}
 
 
 def test_a_judge_that_loses_replies_is_refused():
@@ -321,6 +338,20 @@ def test_a_truth_that_is_no_option_is_listed_and_judged_all_the_same():
     lines = [Prediction("(A) Happy", "(C) Angry", options), Prediction("(B) Sad", "(A) Sad", options)]
     results = score({"MEAD_ID": lines}, RuleJudge())
     assert results.files[0].judged.odd_truths == 2 and results.columns["identity"] == 0
+
+
+def test_the_query_is_the_first_users_message():
+    turns = (Message("system", "Be brief."), Message("user", "<video>.q"), Message("user", "again"))
+    asked = question_of("MEAD_ID", 3, Prediction("r", "t", turns))
+    assert (asked.id, asked.query, asked.kind, asked.labels) == ("MEAD_ID#3", "q", "match", ())
+    assert question_of("MEAD_ID", 0, Prediction("r", "t")).query == ""
+
+
+def test_replies_that_are_no_text_are_written_all_the_same(tmp_path):
+    results = score({"MEAD_ID": lines_of(0)}, Table({"MEAD_ID#0": "half \ud83d \u7b11"}))
+    write_results(tmp_path, results, "m")
+    (line,) = (tmp_path / "judged.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["reply"] == "half ? \u7b11" and json.loads(line)["remark"] == "unreadable reply"
 
 
 # Exact match, beside the judged scores.

@@ -1,12 +1,13 @@
 """The table of tasks against the files that the data really has."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
 
 from videmo_jax.data.synthetic.questions import FILES
-from videmo_jax.tasks.taxonomy import TASKS, declared_task, task_of
+from videmo_jax.tasks.taxonomy import ASPECTS, TASKS, declared_task, task_of
 
 
 def test_every_file_of_both_splits_has_its_task_and_every_task_its_file():
@@ -42,6 +43,25 @@ def test_forms_are_what_the_answers_look_like(emo_cfg_mini):
             }
             # Some of the open questions offer options too, the other forms never do.
             assert looks.get(task.form, not options or task.form == "open_qa"), (path, answer)
+
+
+def test_labels_are_those_that_the_questions_list(emo_cfg_mini):
+    seen = set()
+    for path in sorted((emo_cfg_mini / "jsons" / "test").glob("*/full/*.json")):
+        task = task_of(path.name)
+        for record in json.loads(path.read_text()):
+            question = record["messages"][0]["content"]
+            if task.form in ("tags", "units"):
+                listed = re.split("none: |Choose from ", question)[1].rstrip(".").split(", ")
+            elif task.form == "multi_label":
+                listed = re.findall(r"^\((.)\)", question, re.MULTILINE)
+            else:
+                assert task.labels == ()
+                continue
+            assert list(task.labels) == listed
+            seen.add(task.name)
+    assert len(seen) == 4
+    assert [len(task.labels) for task in TASKS if task.labels] == [40, 35, 11, 12] and len(ASPECTS) == 15
 
 
 def test_scores_and_rewards_follow_the_form_of_answers():

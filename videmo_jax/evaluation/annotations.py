@@ -4,7 +4,7 @@ A line belongs to the record with its last user text and its first video path; w
 """
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,16 @@ class Matching:
         }
 
 
-def read_annotations(root: Path, split: str, variant: str) -> dict[str, tuple[Asked, ...]]:
-    """The records of all annotation files by stem, those that cannot be used among them.
+def read_annotations(
+    root: Path, split: str, variant: str, names: Collection[str] | None = None
+) -> dict[str, tuple[Asked, ...]]:
+    """The records of annotation files by stem, those that cannot be used among them.
+
+    Args:
+      root: the folder of Emo-CFG.
+      split: `train` or `test`.
+      variant: `full` or `sampled`.
+      names: stems of the files to read; None reads all.
 
     Raises:
       DatasetError: the folder or a file cannot be used.
@@ -70,6 +78,7 @@ def read_annotations(root: Path, split: str, variant: str) -> dict[str, tuple[As
     return {
         path.stem: tuple(_asked(record) for record in json_records(path))
         for path in annotation_files(root, split, variant)
+        if names is None or path.stem in names
     }
 
 

@@ -37,7 +37,7 @@ class Question:
       kind: what is asked, and so the form of the reply.
       id: of the item, unique in a run: the file's stem and the line from 0, such as `MEAD_ID#12`.
       file: stem of the test file: the authors' prompts differ by file within one kind.
-      query: the first message of the prediction line, without the literal `<video>.` (other tags stay).
+      query: the first user's message of the prediction line, without the literal `<video>.` (other tags stay).
       truth: the line's `labels`.
       response: the line's answer; may be empty, and is judged all the same.
       labels: names or letters that a reply to `labels` may use; for the other kinds empty.

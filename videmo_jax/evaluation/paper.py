@@ -10,7 +10,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from videmo_jax.evaluation.columns import COLUMNS, GROUPS, columns_of, mean
+from videmo_jax.evaluation.columns import CAPTIONS, COLUMNS, GROUPS, QA, columns_of, mean
+from videmo_jax.tasks.taxonomy import ASPECTS, task_of
 
 # Cells are cut off after one digit, so a mean of cells may lie 0.1 below the print, and a little more by rounding.
 TOLERANCE = 0.15
@@ -47,6 +48,23 @@ def paper_rows(table: int) -> dict[str, dict[str, float]]:
     names = [column.name for column in columns_of(table)]
     rows = paper_results()["models"].items()
     return {model: {name: row[name] for name in names} for model, row in rows if all(name in row for name in names)}
+
+
+# Items of the paper's test files; 300 where nothing else is said.
+_SIZES = {
+    "AffWild2_Action_Unit_Detection": 87,
+    "CAS_Single-Label-Micro-Expression-Recognition": 246,
+    CAPTIONS: 2600,
+}
+_ASPECT_SIZES = {"Body_actions": 107, "Head_actions": 4, "Facial_actions": 189}
+
+
+def paper_sizes(file: str) -> dict[str, int]:
+    """How many items of a test file the paper's scores are over: by aspect, or under the empty name for the whole."""
+    if file == QA:
+        return {aspect: _ASPECT_SIZES.get(aspect, 300) for aspect in ASPECTS}
+    task = task_of(file)
+    return {"": 500 if task and task.stage == "attribute" else _SIZES.get(file, 300)}
 
 
 def paper_models() -> dict[str, dict[str, float]]:

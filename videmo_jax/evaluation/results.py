@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from etils import epath
 
 from videmo_jax.evaluation.annotations import read_annotations
 from videmo_jax.evaluation.judging import Judge, OnProgress
-from videmo_jax.evaluation.predictions import Prediction, read_folder, write_text
+from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, write_text
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import Rules
 from videmo_jax.evaluation.scores import Results
@@ -66,7 +67,7 @@ def score_run(
         predictions,
         scoring.judge,
         scoring.rules,
-        annotations=read_annotations(data, split, variant) if data else None,
+        annotations=read_annotations(data, split, variant, predictions) if data else None,
         cut=cut,
         on_progress=scoring.on_progress,
     )
@@ -80,23 +81,51 @@ def write_results(out: epath.PathLike, results: Results, name: str, **about: Any
     out = epath.Path(out)
     write_tables(out / "tables", tables_of(results, name))
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in results.items)
-    write_text(out / "judged.jsonl", "".join(lines))
+    # A reply may hold half a surrogate pair, which no file can.
+    write_text(out / "judged.jsonl", "".join(lines).encode("utf-8", "replace").decode("utf-8"))
     write_text(out / "scores.json", json.dumps(results.to_json(**about), indent=1, allow_nan=False) + "\n")
 
 
 def score_folder(
-    folder: epath.PathLike, out: epath.PathLike | None, scoring: Scoring, *, data: Path | None, split: str, variant: str
+    folder: epath.PathLike,
+    out: epath.PathLike | None,
+    scoring: Scoring,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    variant: str = "full",
+    tasks: Sequence[str] | None = None,
 ) -> Results:
     """Scores the prediction files of one method, as `score_run` does.
 
     A `recipe.json` beside the files, which an evaluation leaves, goes into scores.json.
 
+    Args:
+      folder: what holds the files.
+      out: as in `score_run`, like `data`, `split` and `variant`.
+      scoring: how.
+      tasks: names of files, with or without `.json`, also shell patterns; None takes all.
+
     Raises:
-      PredictionError: there are no files, or one of them is not valid.
+      PredictionError: there are no files, one of them is not valid, or a name matches nothing.
       DatasetError: the annotations cannot be read.
     """
+    predictions = _chosen(read_folder(folder), tasks, folder)
     about = {"predictions": os.fspath(folder), **_recipe(epath.Path(folder))}
-    return score_run(out, read_folder(folder), scoring, data=data, split=split, variant=variant, about=about)
+    return score_run(out, predictions, scoring, data=data, split=split, variant=variant, about=about)
+
+
+def _chosen(
+    predictions: dict[str, list[Prediction]], tasks: Sequence[str] | None, folder: epath.PathLike
+) -> dict[str, list[Prediction]]:
+    """The files that one of the patterns matches."""
+    if tasks is None:
+        return predictions
+    patterns = [pattern.removesuffix(".json") for pattern in tasks]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in predictions):
+            raise PredictionError(f"{folder}: no file is named {pattern!r}; there are: {', '.join(predictions)}.")
+    return {name: lines for name, lines in predictions.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
 def _recipe(folder: epath.Path) -> dict[str, Any]:

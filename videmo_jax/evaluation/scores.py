@@ -18,6 +18,7 @@ from videmo_jax.evaluation.columns import (
     summary_of,
 )
 from videmo_jax.evaluation.judging import JudgeInfo
+from videmo_jax.evaluation.paper import paper_sizes
 from videmo_jax.evaluation.predictions import Prediction
 from videmo_jax.evaluation.rules import Rules
 from videmo_jax.tasks.taxonomy import task_of
@@ -120,7 +121,7 @@ class FileScore:
             "exact_match": self.exact_match,
             "skipped": self.skipped,
             "cut": self.cut,
-            "judged": self.judged and self.judged.to_json(),
+            **(self.judged.to_json() if self.judged else {"kind": None, "score": None}),
         }
 
 
@@ -216,6 +217,23 @@ class Results:
         return reasons
 
     @property
+    def other_sizes(self) -> dict[str, tuple[int, int]]:
+        """Files and aspects that have another number of items than the paper's, and both numbers.
+
+        Where there are any, the questions are not the paper's, whoever judges the answers.
+        """
+        sizes: dict[str, tuple[int, int]] = {}
+        for file in self.files:
+            if not file.judged:
+                continue
+            parts = {part: score.items for part, score in file.judged.parts.items()}
+            for part, wanted in paper_sizes(file.name).items():
+                here = parts.get(part, max(parts.values(), default=0))
+                if here != wanted:
+                    sizes["/".join(filter(None, (file.name, part)))] = (here, wanted)
+        return sizes
+
+    @property
     def comparable(self) -> bool:
         """Whether these scores may be compared with the paper's rows."""
         return not self.obstacles
@@ -227,6 +245,7 @@ class Results:
             "judge": self.judge.to_json(),
             "comparable_with_paper": self.comparable,
             "not_comparable_because": self.obstacles,
+            "other_sizes_than_paper": {name: list(sizes) for name, sizes in self.other_sizes.items()},
             **about,
             "columns": self.columns,
             "summary": self.summary,

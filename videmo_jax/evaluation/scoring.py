@@ -117,8 +117,11 @@ def _lines(name: str, predictions: Sequence[Prediction], matching: Matching | No
 
 
 def question_of(name: str, number: int, prediction: Prediction) -> Question:
-    """What a judge is asked about one line of an official test file."""
-    query = judged_query(prediction.messages[0].content) if prediction.messages else ""
+    """What a judge is asked about one line of an official test file.
+
+    Its query is the first user's message, which in the official files is the first of all.
+    """
+    query = judged_query(next((turn.content for turn in prediction.messages if turn.role == "user"), ""))
     task = task_of(name)
     return Question(
         KINDS[task.form], f"{name}#{number}", name, query, prediction.labels, prediction.response, task.labels

@@ -13,7 +13,7 @@ from etils import epath
 from rich.table import Table as RichTable
 
 from videmo_jax.evaluation.columns import LEVELS, columns_of, overall_of, summary_of
-from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows
+from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
 from videmo_jax.evaluation.predictions import write_text
 from videmo_jax.evaluation.scores import FileScore, Results, closed_choice, percent
 from videmo_jax.tasks.taxonomy import task_of
@@ -80,6 +80,7 @@ def _columns_table(results: Results, name: str, number: int) -> Table:
     if gaps:
         lacking = sorted({part for parts in gaps.values() for part in parts})
         notes.append(f"{GAP} marks a gap: no score for {', '.join(lacking)}.")
+    notes += [f"A fault of the print: {fault}." for fault in print_faults() if fault.name in names]
     return _table(
         results, f"table{number}", f"Table {number}: {TITLES[number]}", [c.title for c in columns], names, rows, notes
     )
@@ -146,6 +147,14 @@ def _notes(results: Results) -> list[str]:
         notes.append("Comparable with the paper's rows: official rules, prompts and judge.")
     else:
         notes.append(f"NOT comparable with the paper's rows: {'; '.join(results.obstacles)}.")
+    sizes = results.other_sizes
+    if sizes:
+        name, (here, wanted) = next(iter(sizes.items()))
+        notes.append(
+            f"The questions are not those of the paper: {len(sizes)} files or aspects have another number of items, "
+            f"such as {name} with {here} for the paper's {wanted}."
+        )
+    notes += judge.notes
     return notes
 
 

@@ -5,7 +5,9 @@ The judge `rule` and the rule-based reward read answers here.
 """
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
@@ -17,12 +19,21 @@ _OPTION = re.compile(r"\(([A-Z])\)[ \t]*([^\n]*?)[ \t]*(?=\([A-Z]\)|\n|$)")
 _PLAIN_OPTION = re.compile(r"^[ \t]*([A-Z])[.):][ \t]+(\S[^\n]*?)[ \t]*$", re.MULTILINE)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-# «(B)» names an option everywhere; a bare capital only where it cannot be an article or a pronoun.
-_IN_BRACKETS = re.compile(r"\(([A-Za-z])\)")
-_LEADING = re.compile(r"(?:^|\n)[ \t*]*([A-Z])(?:[.):](?=\s|$|\*)|[ \t*]*(?:\n|$))")
+# «(B)» names an option everywhere, but for the plural of «emotion(s)». A bare capital does where it cannot be a word: A
+# and I are, unless something stands before or behind them that never stands beside an article or a pronoun.
+_IN_BRACKETS = re.compile(r"(?<!\w)\(([A-Za-z])\)")
+_BARE = re.compile(
+    r"""(?:^|\n)[ \t*]*([A-Z])(?:[.):](?=\s|$|\*)|[ \t*]*(?:\n|$))        # at the start of a line: «B.», «B: Sad»
+    | \b(?i:option|choice|letter)[ \t:*]+([A-Z])(?!\w)                    # «option A»
+    | \b(?i:answer)(?:[ \t]+is)?[ \t:*]+([A-Z])(?!\w|[ \t]+\w)            # «the answer is A.»
+    | (?<![\w.(-])(A)(?=\s*(?:[.,;:!?]|$)|\s+(?:is|because|since|or|and)\b)  # «it is A.», «A is right»
+    | (?<![\w.(-])([B-HJ-Z])(?![\w-])                                      # «it is B»
+    """,
+    re.VERBOSE,
+)
+_ARTICLE = re.compile(r"\b(?i:answer)(?:[ \t]+is)?[ \t:*]+(A)[ \t]+\w")  # «the answer is A sad person»
 _DENIED = re.compile(r"\b(?:not|nor|neither|never)[ \t]+(?:the[ \t]+)?(?:option[ \t]+|answer[ \t]+)?$", re.IGNORECASE)
-_AFTER_CUE = re.compile(r"\b(?:answer|option|choice)s?(?:[ \t]+(?:is|are))?[ \t:*]+([A-Z])(?![\w'])(?=(\W*\w+)?)")
-_PLURAL_CUE = r"\b(?i:answer|option|choice|letter)s?\b(?:\s+(?:is|are)\b)?[\s:*]+"
+_RUN_CUE = r"\b(?i:answer|option|choice|letter)s?\b(?:\s+(?:is|are)\b)?[\s:*]+"
 _CUE = re.compile(
     r"\b(?:(?:final|correct|right|best|my)[ \t]+(?:answer|option|choice)|answer|option|choice)(?:[ \t]+is\b|[ \t*]*:)",
     re.IGNORECASE,
@@ -91,7 +102,7 @@ def read_choice(response: str, options: Sequence[Option]) -> Reading:
     reading = _named(text, options)
     if reading.letter is None:
         # The last announcement, where there is one: «(A) is wrong, the answer is (B)».
-        announced = [match.end() for match in _CUE.finditer(text)]
+        announced = [match.start() for match in _CUE.finditer(text)]
         if announced:
             after = _named(re.split(r"[\n;]|\.\s", text[announced[-1] :].strip(), maxsplit=1)[0], options)
             if after.letter:
@@ -120,6 +131,7 @@ def _spellings(letter: str, text: str) -> set[str]:
 def _named(text: str, options: Sequence[Option]) -> Reading:
     names = _names(options)
     spoken = words(text, {word for name in names.values() for word in name if len(name) == 1})
+    spoken = _with_nouns(spoken, list(names.values()))  # «weak or strong anger» names two
     places = _longest({letter: mentions(spoken, name) for letter, name in names.items()})
     letters, contradicted = _letters(text, options, spoken, places)
     named = tuple(option.letter for option in options if option.letter in letters | places.keys())
@@ -128,15 +140,10 @@ def _named(text: str, options: Sequence[Option]) -> Reading:
 
 
 def _names(options: Sequence[Option]) -> dict[str, tuple[str, ...]]:
-    """The stems of each option's text; its plain words where two options have the same stems («cry», «cries»)."""
+    """The stems of each option's text; options of the same stems («cry», «cries») have no name but their letter."""
     names = {option.letter: stems(option.text) for option in options}
-    if len({tuple(sorted(name)) for name in names.values()}) < len(names):
-        # Nothing but letters and whole texts can tell such options apart.
-        counts = [tuple(sorted(name)) for name in names.values()]
-        names = {
-            letter: name for letter, name in names.items() if counts.count(tuple(sorted(name))) == 1 or len(name) == 0
-        }
-    return {letter: name for letter, name in names.items() if name}
+    counts = Counter(tuple(sorted(name)) for name in names.values())
+    return {letter: name for letter, name in names.items() if name and counts[tuple(sorted(name))] == 1}
 
 
 def _longest(places: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
@@ -153,47 +160,55 @@ def _longest(places: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[i
 def _letters(
     text: str, options: Sequence[Option], spoken: Sequence[Word], places: dict[str, list[tuple[int, int]]]
 ) -> tuple[set[str], bool]:
-    """The letters that a text names as such, and whether one stands directly before the text of another option."""
-    valid = {option.letter for option in options}
-    if re.fullmatch(r"[A-Z](?:[\s,;/&|+.]+[A-Z])+\W*", re.sub(r"\b(?:and|or)\b", " ", text)):  # «B and C»
-        return set(re.findall(r"\b[A-Z]\b", text)) & valid, False
+    """The letters that a text names as such, and whether what it says besides contradicts one of them."""
+    starts = [word.start for word in spoken]  # a repeated noun stands where its adjective does, behind it
+    names_at: dict[int, set[str]] = {}
+    for name, spans in places.items():
+        for start, _ in spans:
+            names_at.setdefault(start, set()).add(name)
     found: set[str] = set()
     contradicted = False
-    for pattern in (_IN_BRACKETS, _LEADING, _AFTER_CUE):
-        for match in pattern.finditer(text):
-            letter = match[1].upper()
-            if letter not in valid or _DENIED.search(text[max(match.start() - 40, 0) : match.start()]):
-                continue
-            index = next((i for i, word in enumerate(spoken) if word.start >= match.end(1)), None)
-            follows = {name for name, spans in places.items() if any(start == index for start, _ in spans)}
-            if pattern is _AFTER_CUE and letter not in follows and (match[2] or "").lstrip()[:1].isalnum():
-                continue  # «the answer is A happy person»
-            between = "\n" if index is None else text[match.end(1) : spoken[index].start]
-            contradicted |= bool(follows) and letter not in follows and not re.search(r"[\n,;\w]", between)
-            found.add(letter)
+    for letter, end, bare in _letter_places(text, {option.letter for option in options}):
+        index = bisect_left(starts, end)
+        follows = names_at.get(index, set())
+        between = text[end : starts[index]] if index < len(starts) else ""
+        if follows and letter not in follows and not re.search(r"[\n,;\w]", between):
+            contradicted = True  # «(B) Happy», where (B) is Sad
+        if bare and places and letter not in places:
+            contradicted = True  # «A: she is sad» may be meant as the answer to a question Q
+        found.add(letter)
+    for match in _ARTICLE.finditer(text):
+        follows = names_at.get(bisect_left(starts, match.end(1)), set())
+        found |= {"A"} if "A" in follows else set()
+        contradicted |= bool(follows) and "A" not in follows
     return found, contradicted
+
+
+def _letter_places(text: str, valid: Collection[str]) -> Iterator[tuple[str, int, bool]]:
+    """Each letter that stands for an option, where it ends, and whether it stands bare."""
+    for pattern in (_IN_BRACKETS, _BARE):
+        for match in pattern.finditer(text):
+            letter = match[match.lastindex].upper()
+            if letter in valid and not _DENIED.search(text[max(match.start() - 40, 0) : match.start()]):
+                yield letter, match.end(match.lastindex), pattern is _BARE
 
 
 def read_letters(response: str, options: Sequence[Option]) -> tuple[str, ...]:
     """All options that a free answer names, by their letters in order: «GI», «G, I», «(G) Surprise and fear»."""
     text = folded(final_answer(response))
     valid = [option.letter for option in options]
-    plain = re.sub(r"\band\b", " ", text.strip())
-    if valid and re.fullmatch(rf"[{''.join(valid)}\s,;/&|+().]+", plain):
+    if not valid:
+        return ()
+    one, plain = f"[{''.join(valid)}]", re.sub(r"\band\b", " ", text.strip())
+    if re.fullmatch(rf"(?:{one}|[\s,;/&|+().])+", plain):
         return tuple(letter for letter in valid if letter in plain)
-    lone = re.fullmatch(r"[\s,;/&|+().]*(?:[a-z](?:[\s,;/&|+().]+|$))+", plain)
-    if lone:
+    if re.fullmatch(r"[\s,;/&|+().]*(?:[a-z](?:[\s,;/&|+().]+|$))+", plain):
         return tuple(letter for letter in valid if letter.lower() in plain)
-    names = _names(options)
     spoken = words(text)
-    places = _longest({letter: mentions(spoken, name) for letter, name in names.items()})
-    letters = {match[1].upper() for pattern in (_IN_BRACKETS, _LEADING) for match in pattern.finditer(text)}
-    for match in re.finditer(r"\b(?:answers?|options?|choices?|letters?)\b(?:\s+(?:is|are))?[\s:*]+", text, re.I):
-        run = re.match(
-            rf"(?:[{''.join(valid)}](?:[\s,/&]+(?:and\s+)?|\b|(?=[{''.join(valid)}])))+", text[match.end() :]
-        )
-        if run and not re.match(r"\w", text[match.end() + run.end() :][:1]):
-            letters |= set(run[0]) & set(valid)
+    places = _longest({letter: mentions(spoken, name) for letter, name in _names(options).items()})
+    letters = {letter for letter, _, _ in _letter_places(text, valid)}
+    for match in re.finditer(rf"{_RUN_CUE}({one}(?:(?:[\s,/&]|and\b)*{one})*)(?!\w)", text):
+        letters |= set(match[1]) & set(valid)  # «the answers are G and I», «answer: GI»
     return tuple(letter for letter in valid if letter in letters | places.keys())
 
 
@@ -239,10 +254,10 @@ def _with_nouns(spoken: Sequence[Word], names: Sequence[Sequence[str]]) -> list[
             if word.stem not in those or word.stem == "no":
                 continue
             end = index + 1
-            while end < len(spoken) and spoken[end].stem in those | {"and"}:
+            while end < len(spoken) and spoken[end].stem in those | {"and", "or"}:
                 end += 1
             if index + 1 < end < len(spoken) and spoken[end].stem == noun:
-                result.append(Word(noun, spoken[end].negated, word.start, word.end))
+                result.append(Word(noun, spoken[end].negated, word.clause, word.start, word.end))
     return result
 
 

@@ -4,12 +4,14 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Words that say nothing by themselves: they may stand inside a name («close her eyes») without changing it.
 FILLERS = frozenset(
     (
         "a", "an", "the", "of", "to", "by", "at", "on", "in", "her", "his", "their", "its", "this",
-        "that", "these", "those", "is", "are", "was", "were", "be", "being", "been", "very"
+        "that", "these", "those", "is", "are", "was", "were", "be", "being", "been", "very",
+        "about", "approximately", "roughly",
     )
 )  # fmt: skip
 NEGATIONS = frozenset(
@@ -39,7 +41,7 @@ _FAMILIES = {
 }
 _FAMILY = {word: family for family, others in _FAMILIES.items() for word in others}
 
-_TOKEN = re.compile(r"[^\W_]+|°|[.;:!?,]")
+_TOKEN = re.compile(r"[^\W_]+|°|[.;:!?,+/|&()\n]")
 _INSTEAD = re.compile(r"\b(?:rather than|instead of)\b", re.IGNORECASE)
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 _ENDINGS = ("ness", "ment", "ful", "ly", "ing", "ed")
@@ -47,10 +49,19 @@ _ENDINGS = ("ness", "ment", "ful", "ly", "ing", "ed")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a text: its stem, whether a negation reaches it, and its half-open place in the folded text."""
+    """A word of a text.
+
+    Attributes:
+      stem: equal for all forms of the word.
+      negated: whether a negation reaches it.
+      clause: number of the part between punctuation that it stands in.
+      start: of its half-open place in the folded text.
+      end: of the same.
+    """
 
     stem: str
     negated: bool
+    clause: int
     start: int
     end: int
 
@@ -60,6 +71,7 @@ def folded(text: str) -> str:
     return _INSTEAD.sub("not", _APOSTROPHE.sub("", unicodedata.normalize("NFKC", text)))
 
 
+@lru_cache(maxsize=2**16)
 def stem(word: str) -> str:
     """The stem of a lower-case word: equal for `smile`, `smiles`, `smiling` and `smiled`, for `sad` and `sadness`."""
     if len(word) > 3 and word.isascii() and word.isalpha():
@@ -97,19 +109,25 @@ def words(text: str, names: Collection[str] = ()) -> list[Word]:
       names: stems of names that are a negation themselves, such as the option «No»: they negate nothing.
     """
     found: list[Word] = []
-    reach = 0
+    reach = clause = 0
     for match in _TOKEN.finditer(text):
         token = match.group().lower()
         if token in STOPS:
             reach = 0
-        if token in FILLERS or not (token[0].isalnum() or token == "°"):
+        if not (token[0].isalnum() or token == "°"):
+            clause += 1
+            continue
+        if token in FILLERS:
             continue
         negation = token in NEGATIONS and token not in names
-        found.append(Word(stem(token), reach > 0 and not negation, match.start(), match.end()))
+        if token == "or" and reach:
+            reach = REACH  # «no sign of sadness or fear»
+        found.append(Word(stem(token), reach > 0 and not negation, clause, match.start(), match.end()))
         reach = REACH if negation else max(reach - 1, 0)
     return found
 
 
+@lru_cache(maxsize=2**12)
 def stems(name: str) -> tuple[str, ...]:
     """The stems of a name; of a name that has only fillers, its words as they are."""
     text = folded(name)
@@ -117,13 +135,17 @@ def stems(name: str) -> tuple[str, ...]:
 
 
 def mentions(text: Sequence[Word], name: Sequence[str]) -> list[tuple[int, int]]:
-    """Where the words of a name stand together, in any order, not negated: half-open ranges of words.
+    """Where the words of a name stand together, not negated: half-open ranges of words.
 
-    A negation that belongs to the name itself («no beard») does not negate it.
+    Within a clause they may stand in any order («60 degrees to the right»). A negation that belongs to the name itself
+    («no beard») does not negate it.
     """
-    size, wanted = len(name), sorted(name)
-    return [
-        (start, start + size)
-        for start in range(len(text) - size + 1)
-        if not text[start].negated and sorted(word.stem for word in text[start : start + size]) == wanted
-    ]
+    size, wanted, name = len(name), sorted(name), list(name)
+    ranges: list[tuple[int, int]] = []
+    for start in range(len(text) - size + 1):
+        part = text[start : start + size]
+        said = [word.stem for word in part]
+        any_order = part[0].clause == part[-1].clause and sorted(said) == wanted
+        if not part[0].negated and (any_order or said == name):
+            ranges.append((start, start + size))
+    return ranges
