@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -60,10 +61,11 @@ def text_of(body: dict[str, Any]) -> str:
 
 
 class ChatServer:
-    """Serves in a thread; `seen` holds every request."""
+    """Serves in a thread; `seen` holds every request. Nothing is answered before `together` requests wait at once."""
 
-    def __init__(self, plan: Plan | None = None) -> None:
+    def __init__(self, plan: Plan | None = None, together: int = 1) -> None:
         self.plan = plan or (lambda seen: Do())
+        self._together, self._full = together, asyncio.Event()
         self.seen: list[Seen] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -95,6 +97,9 @@ class ChatServer:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
+            if self._at_once >= self._together:
+                self._full.set()
+            await asyncio.wait_for(self._full.wait(), 60)
             return await respond(request, self.plan(seen))
         finally:
             self._at_once -= 1
@@ -131,14 +136,20 @@ async def start(handle) -> tuple[web.AppRunner, str]:
     return runner, f"http://{host}:{port}/v1"
 
 
-async def serve(log: str | None, delay: float) -> None:
+async def serve(log: str | None, delay: float, hold_after: int | None, release: str | None) -> None:
     file = open(log, "a") if log else None  # noqa: SIM115
+    count = 0
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal count
         body = await request.json()
+        count += 1
+        held = hold_after is not None and count > hold_after
         if file:
             file.write(json.dumps(text_of(body)) + "\n")
             file.flush()
+        while held and not Path(release).exists():
+            await asyncio.sleep(0.01)
         return await respond(request, Do(delay=delay))
 
     _, url = await start(handle)
@@ -150,8 +161,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log")
     parser.add_argument("--delay", type=float, default=0)
+    parser.add_argument("--hold-after", type=int, help="requests beyond so many wait until --release exists")
+    parser.add_argument("--release", metavar="FILE")
     flags = parser.parse_args()
-    asyncio.run(serve(flags.log, flags.delay))
+    asyncio.run(serve(flags.log, flags.delay, flags.hold_after, flags.release))
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def test_waits_grow_and_depend_on_the_seed_alone():
 
 def test_so_many_are_in_flight_and_no_more(tmp_path):
     texts = [str(number) for number in range(100)]
-    with ChatServer(lambda seen: Do(delay=0.01)) as server:
+    with ChatServer(together=8) as server:
         run(endpoint(server, concurrency=8), texts, tmp_path)
     assert server.most_at_once == 8 and sorted(server.texts) == sorted(texts)
 
