@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
-# English has some four characters a token, other scripts about one: good to some 20 %, no more.
+# English has some four characters a token, other scripts about one: a rough guess.
 CHARACTERS_A_TOKEN = 4.0
 TOKENS_OF_A_MESSAGE = 8  # around each message: role and marks
 
