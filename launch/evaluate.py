@@ -5,9 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from videmo_jax.evaluation.judging import Judge
 
 EXAMPLES = """examples:
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/videmo
@@ -15,6 +19,10 @@ EXAMPLES = """examples:
   python launch/evaluate.py --checkpoint runs/mini --data emo_cfg_mini --out results/train --split train
   python launch/evaluate.py --predictions results/videmo/predictions --data Emo-CFG --out results/scored
   python launch/evaluate.py --predictions their_results --data Emo-CFG --rules strict --out results/strict
+  python launch/evaluate.py --predictions their_results --data Emo-CFG --out results/judged --judge openai \\
+    --judge-url https://api.openai.com/v1 --judge-model gpt-4o-2024-08-06 --judge-prompts VidEmo/eval/config.py
+  python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/served \\
+    --answers-url http://localhost:8000/v1 --answers-model videmo
 
 --data beside --predictions tells the aspects of the open questions, and which lines are missing or extra.
 A run that was killed goes on where it was: give the same command again.
@@ -48,15 +56,49 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default="official",
         help="official: the authors' to the letter; strict: all items in every denominator (default official)",
     )
-    parser.add_argument("--judge", choices=("rule",), default="rule", help="rule: embedded, free (default)")
     parser.add_argument("--name", help="of this run's row in the tables; default the folder's name")
+    _add_judge(parser)
+    _add_server(parser)
     flags = parser.parse_args(arguments)
     if flags.predictions:
         if flags.checkpoint:
             parser.error("--predictions needs no --checkpoint")
     elif not (flags.checkpoint and flags.data and flags.out):
         parser.error("give --checkpoint, --data and --out, or --predictions")
+    if flags.judge == "openai" and not (flags.judge_url and flags.judge_model and flags.out):
+        parser.error("--judge openai needs --judge-url, --judge-model and --out, where replies are kept")
+    if bool(flags.answers_url) != bool(flags.answers_model):
+        parser.error("give --answers-url and --answers-model together")
     return flags
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("judge", "of openai the key is read from OPENAI_API_KEY; replies are kept in OUT")
+    group.add_argument("--judge", choices=("rule", "openai"), default="rule", help="rule: embedded, free (default)")
+    group.add_argument("--judge-url", metavar="URL", help="OpenAI-style endpoint, ends in /v1")
+    group.add_argument("--judge-model", metavar="NAME", help="as the endpoint calls it; the paper's: gpt-4o-2024-08-06")
+    group.add_argument("--judge-prompts", type=Path, metavar="FILE", help="the authors' eval/config.py; never executed")
+    group.add_argument(
+        "--judge-prompt-names", nargs="+", default=(), metavar="KIND=NAME", help="constants of that file, by kind"
+    )
+    group.add_argument(
+        "--judge-settings", metavar="JSON", help='fields of each request: {"temperature": 0}'
+    )
+    group.add_argument("--judge-concurrency", type=int, default=64, help="requests in flight (default 64)")
+    group.add_argument("--judge-price", metavar="PROMPT,REPLY", help="US dollars for a million tokens")
+    group.add_argument("--judge-max-price", type=float, metavar="USD", help="an estimate above it is refused")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "answers from a server", "that serves the exported CKPT, such as vLLM; its key is read from VLLM_API_KEY"
+    )
+    group.add_argument("--answers-url", metavar="URL", help="OpenAI-style endpoint, ends in /v1")
+    group.add_argument("--answers-model", metavar="NAME", help="as the endpoint calls it")
+    group.add_argument("--answers-form", choices=("video", "images"), default="video", help="default video")
+    group.add_argument("--answers-encoding", choices=("png", "jpeg"), default="png", help="of frames (default png)")
+    group.add_argument("--answers-concurrency", type=int, default=32, help="requests in flight (default 32)")
+    group.add_argument("--answers-timeout", type=float, default=1800, metavar="S", help="seconds (default 1800)")
 
 
 class _Rate(ProgressColumn):
@@ -84,11 +126,10 @@ def evaluate(flags: argparse.Namespace) -> None:
     """Answers or reads, scores, prints."""
     from videmo_jax.evaluation import results, runner, tables
     from videmo_jax.evaluation.answerer import default_dtype
-    from videmo_jax.evaluation.rule_judge import RuleJudge
 
     name = flags.name or _name(flags.predictions or flags.checkpoint)
     with progress_bars() as bar:
-        scoring = results.Scoring(RuleJudge(), flags.rules, name, bar("judging", "items"))
+        scoring = results.Scoring(judge_of(flags), flags.rules, name, bar("judging", "items"))
         if flags.predictions:
             scored = results.score_folder(
                 flags.predictions,
@@ -117,6 +158,29 @@ def evaluate(flags: argparse.Namespace) -> None:
     print(tables.summary_lines(scored))
     if flags.out:
         print(f"wrote {flags.out}")
+
+
+def judge_of(flags: argparse.Namespace) -> "Judge":
+    """The judge that the flags name."""
+    from videmo_jax.evaluation.endpoint import Endpoint
+    from videmo_jax.evaluation.judge_prompts import embedded_prompts
+    from videmo_jax.evaluation.judge_prompts_file import parse_names, read_prompts
+    from videmo_jax.evaluation.openai_judge import OpenAIJudge, read_settings
+    from videmo_jax.evaluation.price import read_price
+    from videmo_jax.evaluation.rule_judge import RuleJudge
+
+    if flags.judge == "rule":
+        return RuleJudge()
+    names = parse_names(flags.judge_prompt_names)
+    return OpenAIJudge(
+        Endpoint(flags.judge_url, flags.judge_model, flags.judge_concurrency),
+        read_prompts(flags.judge_prompts, names) if flags.judge_prompts else embedded_prompts(),
+        flags.out,
+        settings=flags.judge_settings and read_settings(flags.judge_settings),
+        price=flags.judge_price and read_price(flags.judge_price),
+        max_price=flags.judge_max_price,
+        say=Console(stderr=True).print,
+    )
 
 
 def _name(path: str) -> str:
