@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -16,9 +16,11 @@ from flax import nnx
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.evaluation.batches import shape_of
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.policy import Answer, Policy, read_answer
 from videmo_jax.sharding.rules import batch_sharding, make_mesh
 from videmo_jax.training.checkpoint import (
     CheckpointError,
@@ -30,15 +32,6 @@ from videmo_jax.training.checkpoint import (
 )
 
 DTYPES = ("float32", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A text, the log-probabilities of its tokens (end token included), and whether the limit of tokens cut it off."""
-
-    text: str
-    log_probs: tuple[float, ...]
-    cut: bool
 
 
 def default_dtype() -> str:
@@ -129,10 +122,24 @@ class Answerer:
         return [self._answer(*row) for row in zip(tokens, log_probs, lengths, strict=True)]
 
     def _answer(self, tokens: np.ndarray, log_probs: np.ndarray, length: int) -> Answer:
-        """One row's text: its tokens without the end token."""
-        ended = int(tokens[length - 1]) in stop_ids(self.tokenizer)
-        text = self.tokenizer.decode(tokens[: length - ended].tolist())
-        return Answer(text, tuple(round(float(value), 6) for value in log_probs[:length]), not ended)
+        """One row's text."""
+        return read_answer(tokens, log_probs, length, self.tokenizer, stop_ids(self.tokenizer))
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The model, for the search over candidates (sampling/reasoning.py)."""
+        return Policy(
+            graph=self._graph,
+            params=self._params,
+            mesh=self._mesh,
+            model=self.meta.model,
+            tokenizer=self.tokenizer,
+            inputs=self.inputs,
+            dtype=self._dtype,
+            stop_ids=stop_ids(self.tokenizer),
+            banned_ids=banned_ids(self.tokenizer, self.meta.model),
+            shape_of=partial(shape_of, merge=self.meta.model.vision.merge),
+        )
 
 
 def identity(checkpoint: epath.PathLike) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from etils import epath
 
-from videmo_jax.evaluation.answerer import Answer
 from videmo_jax.evaluation.predictions import write_text
+from videmo_jax.sampling.policy import Answer
 
 
 class JournalError(ValueError):
