@@ -208,7 +208,13 @@ def level_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
-def reason(policy: Policy, subjects: Sequence[Subject], settings: Settings, parse: Parse) -> list[Reasoning | str]:
+def reason(
+    policy: Policy,
+    subjects: Sequence[Subject],
+    settings: Settings,
+    parse: Parse,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Reasoning | str]:
     """Reasons about several subjects side by side: one batch for each level.
 
     Args:
@@ -216,26 +222,28 @@ def reason(policy: Policy, subjects: Sequence[Subject], settings: Settings, pars
       subjects: what is looked at; the outcome of one does not depend on the others.
       settings: how to search.
       parse: reads a candidate's text (`affective.text.read_tree`).
+      on_progress: called with (turns done, turns in all), a turn being a level or the last question.
 
     Returns:
       For each subject its outcome, or why there is none: a conversation that grew too long.
     """
     talks = [_Talk.of(subject, policy, settings) for subject in subjects]
+    report = on_progress or (lambda done, total: None)
+    turns = len(LEVELS) + any(subject.turns for subject in subjects)
+    report(0, turns)
     for number, level in enumerate(LEVELS):
         for talk in talks:
             talk.ask(getattr(settings.prompts, level))
         for talk, answers in _answered(policy, talks, settings, settings.decoding, number):
             talk.keep(level, answers, policy, settings, parse)
-    for talk in talks:
-        talk.ask_last()
+        report(number + 1, turns)
     waiting = [talk for talk in talks if talk.subject.turns]
+    for talk in waiting:
+        talk.ask_last()
     for talk, (answer,) in _answered(policy, waiting, settings, settings.last, len(LEVELS)):
         talk.answer = answer
-    return [talk.fault or Reasoning(tuple(talk.steps), joined(_kept(talk.steps)), talk.answer) for talk in talks]
-
-
-def _kept(steps: Sequence[Step]) -> list[AffectiveTree]:
-    return [step.kept.tree for step in steps]
+    report(turns, turns)
+    return [talk.fault or talk.outcome() for talk in talks]
 
 
 class _TooLong(Exception):
@@ -281,6 +289,10 @@ class _Talk:
             for turn in self.subject.turns
             if turn.role != "system"
         ]
+
+    def outcome(self) -> Reasoning:
+        """What came of it."""
+        return Reasoning(tuple(self.steps), joined([step.kept.tree for step in self.steps]), self.answer)
 
     def prompt(self, policy: Policy, *more: Message) -> Prepared:
         """The conversation, `more` at its end, ready for a row."""
