@@ -143,15 +143,18 @@ def test_yes_is_the_models_own_probability(policy):
     model = nnx.merge(policy.graph, policy.params)
     words = {word: policy.tokenizer.encode(word)[0] for word in ("yes", "Yes", "no", "No")}
     assert len(set(words.values())) == 4
-    step, turns, found = result.steps[0], [Message("user", "<video>What is seen?")], []
+    step, prompts = result.steps[0], []
     for each in step.candidates:
-        more = (Message("assistant", each.answer.text), Message("user", "Is it so?"))
-        sample = Sample("x", "", (*turns, *more), ())
-        prompt = Preparer(policy.tokenizer, policy.inputs)(sample, SUBJECT.clips, answer=False)
-        row = build_row([prompt], prompt.needs, policy.model.vision)
-        hidden, _ = model(jax.tree.map(jnp.asarray, stack_rows([row]).rows))
-        chances = np.asarray(jax.nn.softmax(model.logits(hidden)[0, -1].astype(jnp.float32)), np.float64)
-        yes, no = (chances[words[a]] + chances[words[b]] for a, b in (("yes", "Yes"), ("no", "No")))
+        turns = ("<video>What is seen?", each.answer.text, "Is it so?")
+        messages = tuple(map(Message, ("user", "assistant", "user"), turns))
+        sample = Sample("x", "", messages, ())
+        prompts.append(Preparer(policy.tokenizer, policy.inputs)(sample, SUBJECT.clips, answer=False))
+    rows = stack_rows([build_row([prompt], Budget(128, 2, 16), policy.model.vision) for prompt in prompts]).rows
+    logits = jax.jit(lambda rows: model.logits(model(rows)[0]))(jax.tree.map(jnp.asarray, rows))
+    chances, found = np.asarray(jax.nn.softmax(logits), np.float64), []
+    for row, prompt in enumerate(prompts):
+        last = chances[row, len(prompt.encoded.tokens) - 1]
+        yes, no = (last[words[a]] + last[words[b]] for a, b in (("yes", "Yes"), ("no", "No")))
         found.append(yes / (yes + no))
     np.testing.assert_allclose([each.scores["yes"] for each in step.candidates], found, rtol=1e-3)
     assert step.chosen == int(np.argmax(found)) and len({round(value, 6) for value in found}) > 1
@@ -159,7 +162,7 @@ def test_yes_is_the_models_own_probability(policy):
 
 def contest(texts, log_probs, yes=()):
     answers = [Answer(text, (value,), False) for text, value in zip(texts, log_probs, strict=True)]
-    return Contest(answers, [read(text) for text in texts], Costs(), lambda: yes)
+    return Contest(answers, [read(text) for text in texts], Costs(), yes)
 
 
 def test_scores_by_hand():

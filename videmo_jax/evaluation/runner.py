@@ -16,7 +16,7 @@ from videmo_jax.data.rows import Prepared
 from videmo_jax.data.source import ClipFolder, SampleError
 from videmo_jax.data.video import ClipCache
 from videmo_jax.evaluation.answerer import Answerer, identity
-from videmo_jax.evaluation.batches import ahead, batches
+from videmo_jax.evaluation.batches import ahead
 from videmo_jax.evaluation.items import Item, read_items
 from videmo_jax.evaluation.journal import Journal
 from videmo_jax.evaluation.predictions import Prediction, write_predictions, write_text
@@ -41,7 +41,8 @@ class Settings:
       dtype: `float32` or `bfloat16`.
       max_new_tokens: of an answer, its end token included.
       max_prompt_tokens: prompts that are longer are skipped and listed: they bound the memory.
-      batch: rows on all devices together, rounded up to a multiple of their number.
+      batch: prompts on all devices together, rounded up to a multiple of their number; so many questions about a clip at
+        most share its row.
       threads: that decode videos.
     """
 
@@ -142,11 +143,12 @@ def _answer(
 
     by_clip = sorted(items, key=lambda item: item.blank.videos)
     prompts = usable(ahead(by_clip, prepare, settings.threads))
-    size, answered, before = answerer.batch_size(settings.batch), 0, len(faults)
-    for shape, batch in batches(prompts, size, answerer.meta.model.vision.merge):
-        answers = answerer([prompt for _, prompt in batch], shape, size)
-        journal.add({item.key: answer for (item, _), answer in zip(batch, answers, strict=True)})
-        answered += len(batch)
+    batching, answered, before = answerer.batching(settings.batch), 0, len(faults)
+    for shape, batch in batching(prompts):
+        asked = [item for group in batch for item in group.items]
+        answers = answerer(batch, shape, batching.rows(shape))
+        journal.add({item.key: answer for item, answer in zip(asked, answers, strict=True)})
+        answered += len(asked)
         yield answered + len(faults) - before
 
 

@@ -3,25 +3,25 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Float, Int32
 
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig
-from videmo_jax.model.layers import products_in
 from videmo_jax.model.videmo import Rows, VidEmo
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import Decoding, Questions, generate, next_log_probs
 from videmo_jax.sharding.rules import batch_sharding
+
+T = TypeVar("T")
 
 YES, NO = ("yes", "Yes"), ("no", "No")
 
@@ -109,8 +109,14 @@ class Policy:
             for row in range(len(prompts))
         ]
 
-    def yes_probabilities(self, prompts: Sequence[Prepared]) -> list[float]:
-        """The probability that the answer to each prompt begins with «yes», given that it begins with «yes» or «no».
+    def yes_probabilities(
+        self, prompts: Sequence[Prepared], questions: Sequence[Sequence[Int32[np.ndarray, "U"]]]
+    ) -> list[list[float]]:
+        """The probability that an answer begins with «yes», given that it begins with «yes» or «no».
+
+        Args:
+          prompts: one row each, which is read once for all of its questions.
+          questions: as many to each prompt: the tokens that go on from it.
 
         Raises:
           ValueError: in the model's tokenizer both words begin with the same token.
@@ -118,11 +124,16 @@ class Policy:
         yes, no = self._yes_and_no
         with jax.set_mesh(self.mesh):
             log_probs = next_log_probs(
-                self.graph, self.params, self._placed(self._rows(prompts)), jnp.asarray(yes + no), dtype=self.dtype
+                self.graph,
+                self.params,
+                self._placed(self._rows(prompts)),
+                self._placed(self._questions(questions)),
+                jnp.asarray(yes + no),
+                dtype=self.dtype,
             )
         scores = np.asarray(log_probs, np.float64)[: len(prompts)]
-        said = [np.logaddexp.reduce(part, axis=1) for part in (scores[:, : len(yes)], scores[:, len(yes) :])]
-        return [float(value) for value in np.exp(said[0] - np.logaddexp(*said))]
+        said = [np.logaddexp.reduce(part, axis=-1) for part in (scores[..., : len(yes)], scores[..., len(yes) :])]
+        return np.exp(said[0] - np.logaddexp(*said)).tolist()
 
     def longest_prompt(self, decoding: Decoding) -> int:
         """Tokens that the model's positions leave for a prompt."""
@@ -146,25 +157,16 @@ class Policy:
         rows = [build_row([prompt], shape, self.model.vision) for prompt in prompts]
         return stack_rows([*rows, *[rows[0]] * (self._padded(len(rows)) - len(rows))]).rows
 
-    def _placed(self, rows: Rows) -> Rows:
-        return jax.tree.map(lambda array: jax.device_put(array, batch_sharding(self.mesh, array.shape)), rows)
+    def _questions(self, questions: Sequence[Sequence[Int32[np.ndarray, "U"]]]) -> Questions:
+        """The questions of each row, in places for a power of two of tokens."""
+        longest = max(len(tokens) for each in questions for tokens in each)
+        filled = [*questions, *[questions[0]] * (self._padded(len(questions)) - len(questions))]
+        lengths = np.array([[len(tokens) for tokens in each] for each in filled], np.int32)
+        places = np.zeros((*lengths.shape, 1 << (longest - 1).bit_length()), np.int32)
+        for row, each in enumerate(filled):
+            for number, tokens in enumerate(each):
+                places[row, number, : len(tokens)] = tokens
+        return Questions(places, lengths)
 
-
-@partial(jax.jit, static_argnames=("graph", "dtype"))
-def next_log_probs(
-    graph: nnx.GraphDef[VidEmo],
-    params: nnx.State,
-    rows: Rows,
-    tokens: Int32[Array, "E"],
-    *,
-    dtype: Any = jnp.float32,
-) -> Float[Array, "B E"]:
-    """Log-probability of each of `tokens` as the first one of an answer; a row holds one prompt, at its beginning."""
-    with products_in(dtype):
-        model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
-        embedding, output = model.language.tables(dtype)
-        hidden, _ = model(rows, Compute(dtype), embedding=embedding)
-        last = jnp.sum(rows.segment_ids > 0, axis=1) - 1
-        hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-        logits = jnp.einsum("bd,vd->bv", hidden, output.rows, preferred_element_type=jnp.float32)
-        return jax.nn.log_softmax(logits, axis=-1)[:, tokens]
+    def _placed(self, arrays: T) -> T:
+        return jax.tree.map(lambda array: jax.device_put(array, batch_sharding(self.mesh, array.shape)), arrays)

@@ -234,8 +234,11 @@ def reason(
     for number, level in enumerate(LEVELS):
         for talk in talks:
             talk.ask(getattr(settings.prompts, level))
-        for talk, answers in _answered(policy, talks, settings, settings.decoding, number):
-            talk.keep(level, answers, policy, settings, parse)
+        drawn = list(_answered(policy, talks, settings, settings.decoding, number))
+        for (talk, answers), chances in zip(drawn, _checked(policy, drawn, settings, level), strict=True):
+            if not talk.fault:
+                trees = [parse(answer.text) for answer in answers]
+                talk.keep(level, settings, Contest(answers, trees, settings.costs, chances))
         report(number + 1, turns)
     waiting = [talk for talk in talks if talk.subject.turns]
     for talk in waiting:
@@ -301,28 +304,39 @@ class _Talk:
         encoded = encode([*self.turns, *more], grids, policy.tokenizer, answer=False, merge=merge)
         return replace(self.first, encoded=encoded)
 
-    def keep(self, level: Level, answers: Sequence[Answer], policy: Policy, settings: Settings, parse: Parse) -> None:
-        """Scores the candidates of a level, and goes on from the best."""
-        trees = [parse(answer.text) for answer in answers]
-
-        def yes_probabilities() -> list[float]:
-            check = Message("user", settings.prompts.check)
-            asked = [self.prompt(policy, Message("assistant", answer.text), check) for answer in answers]
-            for prompt in asked:
-                _require_room(prompt, settings.max_prompt_tokens, f"check of level {level}")
-            return policy.yes_probabilities(asked)
-
-        try:
-            scores, total, chosen = settings.scorer(Contest(answers, trees, settings.costs, yes_probabilities))
-        except _TooLong as error:
-            self.fault = str(error)
-            return
+    def keep(self, level: Level, settings: Settings, contest: Contest) -> None:
+        """Goes on from the best candidate of a level."""
+        scores, total, chosen = settings.scorer(contest)
         candidates = tuple(
             Candidate(answer, tree, {name: float(values[place]) for name, values in scores.items()}, total[place])
-            for place, (answer, tree) in enumerate(zip(answers, trees, strict=True))
+            for place, (answer, tree) in enumerate(zip(contest.answers, contest.trees, strict=True))
         )
         self.steps.append(Step(level, getattr(settings.prompts, level), candidates, chosen))
-        self.turns.append(Message("assistant", answers[chosen].text))
+        self.turns.append(Message("assistant", contest.answers[chosen].text))
+
+
+def _checked(
+    policy: Policy, drawn: Sequence[tuple[_Talk, list[Answer]]], settings: Settings, level: Level
+) -> list[Sequence[float]]:
+    """For each talk what the model says of its candidates, where the scorer asks; one without room gets its fault."""
+    if not settings.scorer.asks:
+        return [()] * len(drawn)
+    check, asked = Message("user", settings.prompts.check), {}
+    for place, (talk, answers) in enumerate(drawn):
+        prompt = talk.prompt(policy)
+        wholes = [talk.prompt(policy, Message("assistant", answer.text), check) for answer in answers]
+        try:
+            for whole in wholes:
+                _require_room(whole, settings.max_prompt_tokens, f"check of level {level}")
+        except _TooLong as error:
+            talk.fault = str(error)
+        else:
+            # A prompt's tokens begin those of the prompt with its answer.
+            begun = len(prompt.encoded.tokens)
+            asked[place] = prompt, [whole.encoded.tokens[begun:] for whole in wholes]
+    chances = policy.yes_probabilities(*zip(*asked.values(), strict=True)) if asked else []
+    by_place = dict(zip(asked, chances, strict=True))
+    return [by_place.get(place, ()) for place in range(len(drawn))]
 
 
 def _answered(

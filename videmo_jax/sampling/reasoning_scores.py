@@ -20,13 +20,13 @@ class Contest:
       answers: what was said.
       trees: how each is read.
       costs: of the edit distance between them.
-      yes_probabilities: asks the model about each candidate; a pass through the model.
+      yes_probabilities: what the model says of each candidate when it is asked; none where no score asks for them.
     """
 
     answers: Sequence[Answer]
     trees: Sequence[AffectiveTree]
     costs: Costs
-    yes_probabilities: Callable[[], Sequence[float]]
+    yes_probabilities: Sequence[float] = ()
 
 
 def _log_probs(contest: Contest) -> Sequence[float]:
@@ -47,7 +47,7 @@ SCORES: Mapping[str, Callable[[Contest], Sequence[float]]] = {
     # minimum Bayes risk: minus the summed tree edit distance from it to the other candidates
     "mbr": _agreement,
     # the model's own probability of «yes» to a question whether it is right
-    "yes": lambda contest: contest.yes_probabilities(),
+    "yes": lambda contest: contest.yes_probabilities,
 }
 
 
@@ -84,6 +84,11 @@ class Scorer:
                 raise ValueError(f"scorer {text!r}: {term.strip()!r} is not of the form NAME or WEIGHT*NAME")
             terms.append((match[2], float(match[1] or 1)))
         return cls(tuple(terms))
+
+    @property
+    def asks(self) -> bool:
+        """Whether the model must be asked about the candidates."""
+        return any(name == "yes" for name, _ in self.weights)
 
     def __str__(self) -> str:
         return "+".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in self.weights)
