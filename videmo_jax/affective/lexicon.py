@@ -20,7 +20,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from importlib.resources import files
+from operator import or_
 from typing import Any
 
 from videmo_jax.affective.tree import Level
@@ -83,6 +85,7 @@ class Lexicon:
       phrases: by the base form of their first word, entries of several words as (base forms, entry), longest first.
       bases: the base form of each known word form.
       determiners: words that may stand anywhere inside of a phrase.
+      uncoloured: garments whose colour is left out.
       action_units: the item of each action unit of FACS by its number.
       cues: the feelings that an expression is typical of, by (aspect, item), each feeling's own order kept.
     """
@@ -97,11 +100,16 @@ class Lexicon:
             for cue in _words(cues):
                 aspect, _, item = cue.partition("|")
                 self.cues.setdefault((aspect, item), set()).add(feeling)
+        self.uncoloured = frozenset(data["uncoloured"])
         self.singles = self._single_words(entries)
         self.phrases: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
         for phrase, entry in entries.items():
             if " " in phrase:
                 words = self._base_words(phrase)
+                if entry.states:
+                    # `open wide` says of a jaw what `open` says.
+                    parts = [self.singles[word].states for word in words if word in self.singles]
+                    entry = replace(entry, states=reduce(or_, reversed(parts), {}) | entry.states)
                 self.phrases.setdefault(words[0], []).append((words, entry))
         for same_start in self.phrases.values():
             same_start.sort(key=lambda phrase: -len(phrase[0]))
@@ -196,7 +204,9 @@ def _inflected(word: str) -> Iterator[str]:
     elif word.endswith("e"):
         yield from (word + "d", word[:-1] + "ing")
     else:
-        yield from (word + "es", word + "ed", word + "ing")
+        yield from (word + "ed", word + "ing")
+        if word.endswith(("s", "x", "z", "ch", "sh", "o")):
+            yield word + "es"
         if word[-1] not in VOWELS + "wxy" and word[-2] in VOWELS:
             yield from (word + word[-1] + "ed", word + word[-1] + "ing")
     if word.endswith("ie"):

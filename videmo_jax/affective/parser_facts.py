@@ -10,7 +10,7 @@ A word for a state (`raised`, `brown`, `open`) belongs to a part of the body for
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from videmo_jax.affective.lexicon import Key
+from videmo_jax.affective.lexicon import LEXICON, Key
 from videmo_jax.affective.parser_people import Who
 from videmo_jax.affective.parser_words import Unit
 
@@ -20,8 +20,10 @@ AT_PARTS = {"mouth": "mouth", "mouth corners": "mouth", "upper lip": "mouth", "l
     part: part for part in ("face", "chin", "head", "nose", "hair", "forehead")
 }
 AT_PARTS |= {"cheeks": "cheek", "jaw": "chin"}
-AT = frozenset("at on over to against near before in touching close toward towards under beneath into covering".split())
-LINKS = frozenset({"be"})
+AT = frozenset({"at", "on", "over", "to", "against", "near", "before", "in", "touching", "toward", "towards"}) | {
+    *("close", "under", "beneath", "into", "covering", "front"),
+}
+
 HAND_AT = ("attribute", "body actions", "hand at {}")
 
 
@@ -256,9 +258,12 @@ def _object(units: list[Unit], at: int) -> int | None:
         if "and" in entry.roles or "or" in entry.roles:
             if units[at].entry.facts:
                 return None
-        elif entry.roles & {"comma", "break", "with", "because", "show", "then"} and not entry.states:
-            return None
-        elif entry.person or entry.garment or (entry.pronoun and "det" not in entry.roles):
+        elif (
+            (entry.roles & {"comma", "break", "with", "because", "show", "then"} and not entry.states)
+            or entry.person
+            or entry.garment
+            or (entry.pronoun and "det" not in entry.roles)
+        ):
             return None
         elif not (entry.roles or _adjective(units[place])):
             unknown += 1
@@ -401,6 +406,8 @@ def _intensity(units: list[Unit], at: int) -> str | None:
 
 
 def _garment_colour(units: list[Unit], at: int) -> list[str]:
+    if units[at].entry.garment in LEXICON.uncoloured:
+        return []
     for place in range(at - 1, max(-1, at - 3), -1):
         entry = units[place].entry
         if entry.colour:

@@ -1,5 +1,7 @@
 """What follows from what, and in which order feelings come, in one sentence."""
 
+import itertools
+
 from videmo_jax.affective.lexicon import LEXICON, Key
 from videmo_jax.affective.parser_facts import Event
 from videmo_jax.affective.parser_words import Unit
@@ -37,7 +39,7 @@ def link(units: list[Unit], said: list[Event], before: list[Event]) -> None:
 
 def _modifiers(units: list[Unit], said: list[Event]) -> None:
     """A `shy smile` and `eyes wide with fear` name the feeling that they show."""
-    for first, second in zip(said, said[1:], strict=False):
+    for first, second in itertools.pairwise(said):
         gap = range(first.at + 1, second.at)
         if first.feeling and second.key[1] in ("expression", "gaze") and not gap:
             _connect([second], [first])
@@ -96,21 +98,22 @@ def courses(units: list[Unit], said: list[Event], last: Event | None) -> list[tu
     marks = {role: _marks(units, role) for role in ("then", "before", "after", "lasts", "grows", "fades", "briefly")}
     found: list[tuple[Event, str]] = []
     lasting = set()
-    for role in ("lasts", "briefly"):
-        for at in marks[role]:
-            near = _near(said, at)
-            if near is not None and not (role == "lasts" and near.at in lasting):
-                lasting.add(near.at)
-                found.append((near, f"{near.feeling} {role}"))
     for role in ("grows", "fades"):
         for at in marks[role]:
             subject = _subject_feeling(units, said, at, last)
             if subject is not None:
                 found.append((subject, f"{subject.feeling} {role}"))
+    changing = {event.at for event, _ in found}
+    for role in ("lasts", "briefly"):
+        for at in marks[role]:
+            near = _near(said, at)
+            if near is not None and near.at not in lasting and near.at not in changing:
+                lasting.add(near.at)
+                found.append((near, f"{near.feeling} {role}"))
     previous = last if any(at <= 1 for at in marks["then"]) else None
     for event in feelings:
         if previous is not None and previous.feeling != event.feeling and previous.at not in lasting:
-            pair = _order(previous, event, marks, previous is last)
+            pair = _order(units, previous, event, marks, previous is last)
             if pair:
                 found.append((event, pair))
         previous = event
@@ -145,11 +148,14 @@ def _subject_feeling(units: list[Unit], said: list[Event], at: int, last: Event 
     return last if any(unit.word in spoken_of for unit in units[:at]) else None
 
 
-def _order(first: Event, second: Event, marks: dict[str, list[int]], over: bool) -> str | None:
+def _order(units: list[Unit], first: Event, second: Event, marks: dict[str, list[int]], over: bool) -> str | None:
     """`sadness then surprise`, in the order of time, if a word between the two tells it."""
     low = -1 if over else first.at
     if any(low < at < second.at for at in marks["then"] + marks["before"]):
         return f"{first.feeling} then {second.feeling}"
     if not over and any(low < at < second.at for at in marks["after"]):
         return f"{second.feeling} then {first.feeling}"
+    between = [unit.word for unit in units[first.at : second.at]]
+    if not over and "from" in [unit.word for unit in units[max(0, first.at - 3) : first.at]] and "to" in between:
+        return f"{first.feeling} then {second.feeling}"
     return None

@@ -81,7 +81,7 @@ class People:
         after_copula = start > 0 and units[start - 1].word in COPULAS and "another" not in before
         if after_copula and self.now and _agrees(self.now[-1], gender):
             return [self._named(self.now[-1], gender)]
-        if NEW & set(before) and place not in ("first", "older", "former") or place in ("other", "another"):
+        if (NEW & set(before) and place not in ("first", "older", "former")) or place in ("other", "another"):
             return [self._named(self._fresh(gender, place, place == "other" and "the" in before), gender)]
         return [self._named(self._known(gender, place), gender)]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from videmo_jax.affective.lexicon import LEXICON, Entry
 
-WORD = re.compile(r"[^\W\d_]+|\d+|[,.;:!?()\n…—–]")
-CLITIC = re.compile(r"['’](?:s|re|ve|ll|d|m)\b")
-NOT = re.compile(r"n['’]t\b")
+WORD = re.compile(r"[^\W\d_]+|\d+|[,.;:!?()\n\u2026\u2013\u2014]")
+CLITIC = re.compile(r"['\u2019](?:s|re|ve|ll|d|m)\b")
+NOT = re.compile(r"n['\u2019]t\b")
 ACTION_UNIT = re.compile(r"\b(?:action unit|au)s?[ -]?(\d{1,2})\b")
-STOPS = frozenset(".;!?\n…")
-PAUSES = frozenset(",:()—–")
+STOPS = frozenset(".;!?\n\u2026")
+PAUSES = frozenset(",:()\u2013\u2014")
 UNKNOWN = Entry()
 COMMA = Entry(roles={"comma"})
 
