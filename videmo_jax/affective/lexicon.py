@@ -25,7 +25,7 @@ from importlib.resources import files
 from operator import or_
 from typing import Any
 
-from videmo_jax.affective.tree import Level
+from videmo_jax.affective.tree import Level, Node
 
 # The paper's 12 looks and 3 kinds of actions; facial hair counts as chin, clothes and make-up as accessories.
 LOOKS = (
@@ -46,6 +46,9 @@ SECTIONS = {
 HANDLED_PARTS = ("face", "mouth", "eyes", "nose", "cheeks", "chin", "forehead", "head", "hair")
 ARTICLES = ("the", "a", "an")  # left out of phrases: any determiner may stand there
 VOWELS = "aeiou"
+NO = "no "
+INTENSITIES = ("weak", "medium", "strong")
+STEP = 0.15  # of similarity, for a step of intensity
 
 Key = tuple[Level, str, str]  # level, aspect, item
 
@@ -86,6 +89,8 @@ class Lexicon:
       bases: the base form of each known word form.
       determiners: words that may stand anywhere inside of a phrase.
       uncoloured: garments whose colour is left out.
+      garments: all of them, without colours.
+      groups: the group of related facts that a fact is in, by a name of its own.
       action_units: the item of each action unit of FACS by its number.
       cues: the feelings that an expression is typical of, by (aspect, item), each feeling's own order kept.
     """
@@ -101,6 +106,8 @@ class Lexicon:
                 aspect, _, item = cue.partition("|")
                 self.cues.setdefault((aspect, item), set()).add(feeling)
         self.uncoloured = frozenset(data["uncoloured"])
+        self.garments = frozenset(data["garments"])
+        self.groups = _groups(data)
         self.singles = self._single_words(entries)
         self.phrases: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
         for phrase, entry in entries.items():
@@ -131,6 +138,24 @@ class Lexicon:
                 facts = own.facts or base.facts
                 singles[form] = replace(own, states=base.states | own.states, facts=facts)
         return singles
+
+    def kin(self, key: Key) -> Key | str:
+        """What a fact shares with its relatives: their group, a garment without its colour, or itself."""
+        if key[1] == "accessories":
+            words = key[2].split()
+            garment = next((end for at in range(len(words)) if (end := " ".join(words[at:])) in self.garments), key[2])
+            key = (*key[:2], garment)
+        return self.groups.get(key, key)
+
+
+def _groups(data: dict[str, Any]) -> dict[Key, str]:
+    groups: dict[Key, str] = {}
+    for level, related in data["related"].items():
+        for group in related:
+            groups |= {(level, *fact.split("|")): group for fact in _words(group)}
+    for feelings in data["families"].values():
+        groups |= {("emotion", "feeling", feeling): feelings for feeling in _words(feelings)}
+    return groups
 
 
 def _words(text: str) -> list[str]:
@@ -211,6 +236,35 @@ def _inflected(word: str) -> Iterator[str]:
             yield from (word + word[-1] + "ed", word + word[-1] + "ing")
     if word.endswith("ie"):
         yield word[:-2] + "ying"
+
+
+def similarity(a: Node, b: Node) -> float:
+    """How much of one node's item another says, in [0, 1]; what stands below them does not matter.
+
+    1 for equals; 0.5 for relatives (`smile` and `laugh`, `sadness` and `disappointment`, two suits of other colours);
+    0 for all else, other levels, and what is denied beside what is not. Each step of a feeling's intensity takes 0.15,
+    as does an intensity that only one of the two has. 1 - similarity is a metric on items: groups are disjoint, so that
+    the distance of names is an ultrametric; that of intensities is one of points on a line with `none` 0.15 from all;
+    and a sum of metrics, cut off at 1, is a metric.
+    """
+    if (a.level, a.aspect, a.item) == (b.level, b.aspect, b.item):
+        return 1.0
+    if a.level != b.level or a.item.startswith(NO) != b.item.startswith(NO):
+        return 0.0
+    (one, strong), (other, weak) = _name_and_intensity(a), _name_and_intensity(b)
+    distance = 0.0 if one == other else 0.5 if LEXICON.kin(one) == LEXICON.kin(other) else 1.0
+    if strong != weak:
+        distance += STEP if None in (strong, weak) else STEP * abs(INTENSITIES.index(strong) - INTENSITIES.index(weak))
+    return max(0.0, 1.0 - distance)
+
+
+def _name_and_intensity(node: Node) -> tuple[Key, str | None]:
+    item = node.item.removeprefix(NO)
+    if node.level == "emotion":
+        name, _, rest = item.partition(" (")
+        if rest[:-1] in INTENSITIES and rest.endswith(")"):
+            return (node.level, node.aspect, name), rest[:-1]
+    return (node.level, node.aspect, item), None
 
 
 def _load() -> Lexicon:

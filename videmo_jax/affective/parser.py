@@ -1,6 +1,6 @@
-"""From free captions to affective trees, by rules over the words of the lexicon: deterministic, and any text will do.
+"""From free captions to affective trees, by rules over the words of the lexicon: deterministic; any text will do.
 
-A caption is cut into sentences and these into the lexicon's words and phrases (`parser_words`); each is about the people
+A caption is cut into sentences and these into the lexicon's words and phrases (`parser_words`); each is about those
 spoken of at that place (`parser_people`) and yields facts and feelings (`parser_facts`). The items are those of
 `lexicon`. What is denied is the item `no ITEM`. A feeling named twice is one node, with the intensity stated last.
 

@@ -29,13 +29,20 @@ HAND_AT = ("attribute", "body actions", "hand at {}")
 
 @dataclass(slots=True)
 class Event:
-    """Something said at a place of a sentence; a feeling's item is its bare name."""
+    """Something said at a place of a sentence; a feeling's item is its bare name.
+
+    Attributes:
+      first: of a feeling: whether its sentence says that it is how things begin.
+      then: of a feeling: whether its sentence goes on in time after it.
+    """
 
     at: int
     key: Key
     people: list[Who]
     denied: bool = False
     intensity: str | None = None
+    first: bool = False
+    then: bool = False
 
     @property
     def feeling(self) -> str | None:
@@ -258,18 +265,20 @@ def _object(units: list[Unit], at: int) -> int | None:
         if "and" in entry.roles or "or" in entry.roles:
             if units[at].entry.facts:
                 return None
-        elif (
-            (entry.roles & {"comma", "break", "with", "because", "show", "then"} and not entry.states)
-            or entry.person
-            or entry.garment
-            or (entry.pronoun and "det" not in entry.roles)
-        ):
+        elif _closes(units[place]):
             return None
         elif not (entry.roles or _adjective(units[place])):
             unknown += 1
             if unknown > 1:
                 return None
     return None
+
+
+def _closes(unit: Unit) -> bool:
+    """Whether no object of a verb before it stands behind a unit: a clause, a person or a garment begins there."""
+    entry = unit.entry
+    clause = entry.roles & {"comma", "break", "with", "because", "show", "then"} and not entry.states
+    return bool(clause or entry.person or entry.garment or (entry.pronoun and "det" not in entry.roles))
 
 
 def _directed(units: list[Unit], at: int, key: Key) -> Key:

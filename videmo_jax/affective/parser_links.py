@@ -110,12 +110,16 @@ def courses(units: list[Unit], said: list[Event], last: Event | None) -> list[tu
             if near is not None and near.at not in lasting and near.at not in changing:
                 lasting.add(near.at)
                 found.append((near, f"{near.feeling} {role}"))
-    previous = last if any(at <= 1 for at in marks["then"]) else None
+    # Another sentence goes on from a feeling if it opens with `then`, or if that was said to be the first.
+    opens = any(at <= 1 or (last is not None and last.first) for at in marks["then"])
+    previous = last if opens or (last is not None and last.first and last.then) else None
     for event in feelings:
         if previous is not None and previous.feeling != event.feeling and previous.at not in lasting:
             pair = _order(units, previous, event, marks, previous is last)
             if pair:
                 found.append((event, pair))
+        event.first = bool(_marks(units, "first"))
+        event.then = any(at > event.at for at in marks["then"])
         previous = event
     return [(event, ("emotion", "course", text)) for event, text in found]
 
@@ -151,7 +155,8 @@ def _subject_feeling(units: list[Unit], said: list[Event], at: int, last: Event 
 def _order(units: list[Unit], first: Event, second: Event, marks: dict[str, list[int]], over: bool) -> str | None:
     """`sadness then surprise`, in the order of time, if a word between the two tells it."""
     low = -1 if over else first.at
-    if any(low < at < second.at for at in marks["then"] + marks["before"]):
+    then = marks["then"] + marks["before"]
+    if any(low < at < second.at for at in then) or (over and first.then):
         return f"{first.feeling} then {second.feeling}"
     if not over and any(low < at < second.at for at in marks["after"]):
         return f"{second.feeling} then {first.feeling}"

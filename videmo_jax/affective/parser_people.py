@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from videmo_jax.affective.lexicon import Key
+from videmo_jax.affective.lexicon import LEXICON, Key
 from videmo_jax.affective.parser_words import Unit
 
 MAX_PEOPLE = 64  # further ones are taken for the last
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "couple": 2, "2": 2, "3": 3, "4": 4}
+ORDINALS = {"first": 0, "second": 1, "third": 2, "former": 0, "latter": 1}
 NEW = frozenset({"a", "an", "another", "one", "other", "some"})
 COPULAS = frozenset({"is", "was", "are", "were", "be", "as", "like", "of"})
 
@@ -19,7 +20,7 @@ class Who:
       number: the place among the people.
       gender: female, male or None where nothing tells.
       place: the word that tells them from another (`left`, `second`), or None.
-      named: whether a noun has introduced them.
+      nouns: those that have named them, in their base form; none as long as only pronouns have.
       facts: what is said, in order of mention, without feelings; a denied item begins with `no `.
       feelings: name to intensity or None, in order of mention.
       denied: feelings that are denied.
@@ -29,7 +30,7 @@ class Who:
     number: int
     gender: str | None = None
     place: str | None = None
-    named: bool = False
+    nouns: set[str] = field(default_factory=set)
     facts: dict[Key, None] = field(default_factory=dict)
     feelings: dict[str, str | None] = field(default_factory=dict)
     denied: dict[str, None] = field(default_factory=dict)
@@ -71,22 +72,23 @@ class People:
 
     def _noun(self, units: list[Unit], start: int, at: int) -> list[Who]:
         gender = next((key[2] for key in units[at].entry.facts if key[1] == "gender"), None)
+        noun = LEXICON.bases.get(units[at].word, units[at].word)
         before = [unit.word for unit in units[start:at]]
         place = _place(units, start, at)
         count = next((NUMBERS[word] for word in before if word in NUMBERS), 0)
         if count and "the" not in before:
-            return [self._named(self._fresh(gender), gender) for _ in range(count)]
+            return [self._named(self._fresh(gender), gender, noun) for _ in range(count)]
         if count:
             return list(self.all) or self.current()
         after_copula = start > 0 and units[start - 1].word in COPULAS and "another" not in before
         if after_copula and self.now and _agrees(self.now[-1], gender):
-            return [self._named(self.now[-1], gender)]
-        if (NEW & set(before) and place not in ("first", "older", "former")) or place in ("other", "another"):
-            return [self._named(self._fresh(gender, place, place == "other" and "the" in before), gender)]
-        return [self._named(self._known(gender, place), gender)]
+            return [self._named(self.now[-1], gender, noun)]
+        if (NEW & set(before) and place not in ("first", "former")) or place in ("other", "another"):
+            return [self._named(self._fresh(gender, place, place == "other" and "the" in before), gender, noun)]
+        return [self._named(self._known(gender, place, noun), gender, noun)]
 
-    def _named(self, who: Who, gender: str | None) -> Who:
-        who.named = True
+    def _named(self, who: Who, gender: str | None, noun: str) -> Who:
+        who.nouns.add(noun)
         if gender and who.gender is None:
             who.gender = gender
         return who
@@ -94,7 +96,7 @@ class People:
     def _fresh(self, gender: str | None, place: str | None = None, other: bool = False) -> Who:
         """Somebody new, unless somebody is there who has not been introduced yet, or is the other of two."""
         for who in self.all:
-            if not who.named and _agrees(who, gender):
+            if not who.nouns and _agrees(who, gender):
                 return who
         if other and len(self.all) > 1:
             others = [who for who in self.all if who not in self.now and _agrees(who, gender)]
@@ -102,13 +104,16 @@ class People:
                 return others[0]
         return self._add(gender, place)
 
-    def _known(self, gender: str | None, place: str | None) -> Who:
+    def _known(self, gender: str | None, place: str | None, noun: str) -> Who:
         """Whom `the woman`, `the man on the left` or `the person` takes up."""
         fitting = [who for who in self.all if _agrees(who, gender)]
         if place:
             for who in fitting:
                 if who.place == place:
                     return who
+            same = [who for who in fitting if gender is None or who.gender == gender]
+            if place in ORDINALS and len(same) > ORDINALS[place]:
+                return same[ORDINALS[place]]
             fitting = [who for who in fitting if who.place is None]
             same = [who for who in fitting if gender is None or who.gender == gender]
             who = (same or fitting or [None])[0]
@@ -116,9 +121,10 @@ class People:
                 return self._add(gender, place)
             who.place = place
             return who
-        for who in self.now:
-            if who in fitting and (gender is None or who.gender == gender):
-                return who
+        so_named = [who for who in fitting if noun in who.nouns]
+        now = [who for who in self.now if who in fitting and (gender is None or who.gender == gender)]
+        for who in (*(who for who in now if who in so_named), *reversed(so_named), *now):
+            return who
         same = [who for who in fitting if gender and who.gender == gender]
         if same or fitting:
             return (same or fitting)[-1]

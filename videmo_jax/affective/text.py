@@ -11,6 +11,7 @@ supports. Writing takes the tree's own order, so equal trees are equal texts; re
 spaces at the ends of lines. Whatever is written is read back as the same tree.
 """
 
+from videmo_jax.affective.parser import parse_caption
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Node, Person
 
 MAX_NODES = 10_000
@@ -64,6 +65,14 @@ def from_text(text: str) -> AffectiveTree:
         (above[-1].children if above else people).append(opened)
         above.append(opened)
     return AffectiveTree(tuple(Person(tuple(map(_closed, person.children))) for person in people))
+
+
+def read_tree(text: str) -> AffectiveTree:
+    """The tree of a text: exactly, if it is one in the written form, else as a free caption."""
+    try:
+        return from_text(text)
+    except TreeTextError:
+        return parse_caption(text)
 
 
 class _Open:
