@@ -3,6 +3,7 @@
 import math
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ import zss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videmo_jax.affective import edit_distance
+from videmo_jax.affective import edit_distance, lexicon
 from videmo_jax.affective.edit_distance import (
     Costs,
     edit_operations,
@@ -169,7 +170,10 @@ def test_a_similarity_of_ones_own_is_asked_once_for_each_two_labels():
     assert 0 < len(asked) == len(set(asked))
     assert all((a.level, a.aspect) == (b.level, b.aspect) and a != b for a, b in asked)
     asked.clear()
-    across = Costs(similarity=similarity, across_aspects=True)
+    tree_edit_distances(pairs, Costs(similarity=similarity, within="level"))
+    assert {a.level == b.level for a, b in asked} == {True} and any(a.aspect != b.aspect for a, b in asked)
+    asked.clear()
+    across = Costs(similarity=similarity, within="all")
     tree_edit_distances(pairs, across)
     labels = {(node.level, node.aspect, node.item) for tree in trees for node in tree.walk()}
     assert len(asked) == len(set(asked)) == len(labels) * (len(labels) - 1)
@@ -184,7 +188,7 @@ def test_similarities_outside_of_their_range_are_refused(value):
         tree_edit_distance(a, b, Costs(similarity=lambda x, y: value))
 
 
-@pytest.mark.parametrize("wrong", [{"emotion": -1.0}, {"insert": math.inf}, {"person": math.nan}])
+@pytest.mark.parametrize("wrong", [{"emotion": -1.0}, {"insert": math.inf}, {"person": math.nan}, {"within": "x"}])
 def test_costs_without_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match=f"costs: {next(iter(wrong))} is"):
         Costs(**wrong)
@@ -221,6 +225,25 @@ def test_it_is_a_metric(a, b, c, costs):
     assert aa == 0
     if ab == 0:  # the order and the case of words are no difference
         assert [{*node.item.lower().split()} for node in a.walk()] == [{*n.item.lower().split()} for n in b.walk()]
+
+
+KNOWN = ("smile", "no smile", "laugh", "sadness (strong)", "sadness (weak)", "sadness", "disappointment", "joy")
+
+
+@st.composite
+def known_trees(draw):
+    """Items that the parser gives, some of them relatives."""
+    nodes = st.lists(st.tuples(st.sampled_from(LEVELS), st.sampled_from(("feeling", "mouth")), st.sampled_from(KNOWN)))
+    return AffectiveTree((Person(tuple(Node(*label) for label in draw(nodes))),))
+
+
+@given(known_trees(), known_trees(), known_trees(), metric_costs())
+@settings(max_examples=200, deadline=None)
+def test_it_is_a_metric_with_the_lexicons_similarity(a, b, c, costs):
+    costs = replace(costs, similarity=lexicon.similarity, within="level")
+    ab, ba, bc, ac = tree_edit_distances([(a, b), (b, a), (b, c), (a, c)], costs)
+    assert ab == pytest.approx(ba, abs=1e-9) and ac <= ab + bc + 1e-9
+    assert (ab == 0) == (a == b)
 
 
 @st.composite

@@ -219,7 +219,10 @@ def test_the_outcome_and_its_settings_are_json(policy):
     assert set(first["candidates"][0]["scores"]) == {"mbr", "logprob"} and shown["answer"]["text"] == result.answer.text
     assert sum(map(len, shown["tree"]["people"])) == len(result.tree)
     about = json.loads(json.dumps(settings.to_json()))
-    assert about["scorer"] == "mbr+0.5*logprob" and about["costs"]["similarity"] == "item_similarity"
+    assert (
+        about["scorer"] == "mbr+0.5*logprob"
+        and about["costs"]["similarity"] == "videmo_jax.affective.lexicon.similarity"
+    )
 
 
 def test_trees_of_the_levels_become_one():

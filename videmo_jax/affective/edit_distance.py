@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import numba
 import numpy as np
@@ -21,6 +22,7 @@ from videmo_jax.affective.tree import LEVELS, AffectiveTree, Node, Person
 Similarity = Callable[[Node, Node], float]
 Operation = tuple[Node | Person | None, Node | Person | None, float]
 
+GROUPS = {"aspect": 2, "level": 1, "all": 0}  # what of (level, aspect) two nodes must share to have anything in common
 SAME_ASPECT = 0.5  # similarity of two items of one aspect that share no word
 # Cells of all tables of one pair, some ten seconds; captions of 500 words stay below a millionth of it.
 MOST_CELLS = 10**10
@@ -58,8 +60,8 @@ class Costs:
       person: weight of a person, the virtual node above the nodes of one.
       insert, delete, substitute: factors of the three operations.
       similarity: of two nodes without their children, from 0 to 1; two equal nodes are never asked about.
-      across_aspects: whether `similarity` is also asked about nodes of other levels or aspects, which by default have
-        nothing in common; a batch of many labels then asks about nearly every pair of them.
+      within: `similarity` is asked about nodes of one `aspect` (of one level), of one `level`, or about `all`; others
+        have nothing in common. The wider, the more pairs of labels there are in a batch.
     """
 
     attribute: float = 1.0
@@ -70,9 +72,11 @@ class Costs:
     delete: float = 1.0
     substitute: float = 1.0
     similarity: Similarity = item_similarity
-    across_aspects: bool = False
+    within: Literal["aspect", "level", "all"] = "aspect"
 
     def __post_init__(self) -> None:
+        if self.within not in GROUPS:
+            raise ValueError(f"costs: within is {self.within!r}; it must be one of {', '.join(GROUPS)}")
         for each in fields(self):
             value = getattr(self, each.name)
             if each.type is float and not (math.isfinite(value) and value >= 0):
@@ -222,11 +226,11 @@ class _Batch:
 
     def _labels(self) -> tuple[Int32[np.ndarray, "K"], Float64[np.ndarray, "K"]]:
         """Of each label: the group within which similarity is asked for, and its weight."""
-        costs, groups = self.costs, dict[tuple[str, str], int]()
+        costs, groups = self.costs, dict[tuple[str, ...], int]()
         weight = {level: getattr(costs, level) for level in LEVELS}
         group_of, weights = [_APART, _APART], [0.0, costs.person]
         for level, aspect, _ in self.label_numbers:
-            group_of.append(0 if costs.across_aspects else groups.setdefault((level, aspect), len(groups)))
+            group_of.append(groups.setdefault((level, aspect)[: GROUPS[costs.within]], len(groups)))
             weights.append(weight[level])
         return np.array(group_of, np.int32), np.array(weights)
 

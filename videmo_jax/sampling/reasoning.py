@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from videmo_jax.affective.edit_distance import Costs
+from videmo_jax.affective.lexicon import similarity
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Level, Node, Person
 from videmo_jax.data.chat import encode
 from videmo_jax.data.inputs import Preparer
@@ -69,7 +70,7 @@ class Settings:
       max_new_tokens: of a candidate, and of the answer to the last question; their end token included.
       max_prompt_tokens: conversations that grow longer are given up.
       scorer: which candidate is kept.
-      costs: of the edit distance.
+      costs: of the edit distance; by default items are as similar as the lexicon of the parser has it.
       prompts: the questions.
     """
 
@@ -80,7 +81,7 @@ class Settings:
     max_new_tokens: int = 512
     max_prompt_tokens: int = 8192
     scorer: Scorer = field(default_factory=Scorer)
-    costs: Costs = field(default_factory=Costs)
+    costs: Costs = Costs(similarity=similarity, within="level")  # noqa: RUF009 (it is frozen)
     prompts: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
@@ -103,7 +104,8 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """All that decides the outcome."""
-        costs = asdict(self.costs) | {"similarity": getattr(self.costs.similarity, "__name__", "custom")}
+        asked = self.costs.similarity
+        costs = asdict(self.costs) | {"similarity": f"{asked.__module__}.{getattr(asked, '__qualname__', 'custom')}"}
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return plain | {"scorer": str(self.scorer), "costs": costs, "prompts": asdict(self.prompts)}
 
