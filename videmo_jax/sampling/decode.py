@@ -297,11 +297,38 @@ def _draw(
     if decoding.temperature:
         offered = _likeliest(offered, decoding.top_k, decoding.top_p)
         keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), step))(seeds)
-        token = jax.vmap(jax.random.categorical)(keys, offered)
+        token = jax.vmap(_at_random)(keys, offered)
     else:
         token = _first_largest(offered)
     chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
     return token.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+# Tokens that `_at_random` takes together.
+_BLOCK = 128
+
+
+def _at_random(key: Array, logits: Float[Array, "G V"]) -> Int32[Array, "G"]:
+    """Tokens drawn by their probability: a block of neighbours first, then one of them.
+
+    Two random numbers for an answer, where Gumbel noise takes one and two logarithms for each token of the vocabulary:
+    on the CPU that was a third of a step.
+    """
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.pad(weights, [(0, 0), (0, -weights.shape[-1] % _BLOCK)])
+    weights = weights.reshape(len(weights), -1, _BLOCK)
+    pick = jax.random.uniform(key, (2, len(weights)))
+    block = _by_weight(weights.sum(-1), pick[0])
+    inside = _by_weight(jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0], pick[1])
+    return block * _BLOCK + inside
+
+
+def _by_weight(weights: Float[Array, "G C"], pick: Float[Array, "G"]) -> Int[Array, "G"]:
+    """The first place up to which more than `pick`, in [0, 1), of all weight lies: never one without weight."""
+    reached = jnp.cumsum(weights, axis=-1)
+    # Rounding may lift the product to the whole sum, and nothing lies beyond that.
+    aim = jnp.minimum(pick * reached[:, -1], jnp.nextafter(reached[:, -1], 0.0))
+    return jnp.sum(reached <= aim[:, None], axis=-1)
 
 
 def _first_largest(logits: Float[Array, "R G V"]) -> Int32[Array, "R G"]:
