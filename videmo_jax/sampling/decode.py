@@ -17,7 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
-from videmo_jax.model.attention import Cache, cached_attention
+from videmo_jax.model.attention import QUERIES, Cache, cached_attention
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.language import Decoder, DecoderLayer, FusedLayer
 from videmo_jax.model.layers import products_in, rms_norm, scan_layers, take_layer
@@ -210,7 +210,7 @@ def _read_rows(model: VidEmo, rows: Rows, embedding: Table, dtype: Any) -> _Prom
     """Prefill of the rows, each as a prompt of its own."""
     held = rows.segment_ids > 0
     end = jnp.max(jnp.where(held[:, None], rows.positions, -1), axis=(1, 2)) + 1
-    hidden, cached = model(rows, Compute(dtype), embedding=embedding, keep_cache=True)
+    hidden, cached = model(rows, Compute(dtype, attention="blocks"), embedding=embedding, keep_cache=True)
     return _Prompts(_last(hidden, jnp.sum(held, axis=1)), end, [(jax.vmap(Cache.of_tokens)(*cached), held)])
 
 
@@ -223,10 +223,17 @@ def _read_questions(decoder: Decoder, rows: _Prompts, questions: Questions, embe
     positions = jnp.broadcast_to((begin[:, None] + order)[:, None], (batch * count, 3, places))
     angles, earlier = decoder.rotary_angles(positions), (order[:, None] >= order)[None]
 
+    together = max(QUERIES // places, 1)  # questions whose scores are in memory
+
     def step(layer: DecoderLayer, x: Array, prefix: Cache) -> tuple[Array, tuple[Array, Array]]:
-        def attend(q: Array, k: Array, v: Array) -> Array:
-            blocks = [(prefix, held[:, None]), (Cache.of_tokens(k, v), earlier)]
-            return cached_attention(q.reshape(-1, *q.shape[2:]), blocks).reshape(q.shape)
+        def attend(*qkv: Array) -> Array:
+            mixed, asked = [], [x.reshape(batch, count, *x.shape[1:]) for x in qkv]
+            for begin in range(0, count, together):
+                q, k, v = (x[:, begin : begin + together].reshape(-1, *x.shape[2:]) for x in asked)
+                blocks = [(prefix, held[:, None]), (Cache.of_tokens(k, v), earlier)]
+                context = cached_attention(q.reshape(-1, *q.shape[2:]), blocks)
+                mixed.append(context.reshape(batch, -1, *q.shape[1:]))
+            return jnp.concatenate(mixed, axis=1).reshape(qkv[0].shape)
 
         return layer(x, angles, attend)
 
