@@ -96,7 +96,7 @@ class Answerer:
         return Batching(size, self._mesh.size, self.meta.model.vision.merge)
 
     def __call__(self, batch: Sequence[Group], shape: Shape, rows: int) -> list[Answer]:
-        """Answers a batch of groups in `rows` rows of one shape: the answers of each group's items, one after another."""
+        """Answers a batch of groups in `rows` rows of one shape; returns each group's answers, one after another."""
         stacked, questions = stack(batch, shape, rows, self.meta.model.vision)
         with jax.set_mesh(self._mesh):
             stacked, questions = jax.tree.map(

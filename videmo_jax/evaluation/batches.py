@@ -16,7 +16,7 @@ from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.videmo import Rows
 from videmo_jax.sampling.decode import Questions
 
-# Attention kernels take whole blocks of 128 tokens.
+BLOCK = 128  # tokens that attention kernels take at once
 FEWEST_TOKENS = 256
 # Most questions about a clip, with the end of the user's turn and the head of the answer's, have fewer.
 FEWEST_PLACES = 64
@@ -66,7 +66,7 @@ def ahead(
 
 
 def groups(prompts: Iterable[tuple[Item, Prepared]], most: int) -> Iterator[Group]:
-    """Groups of at most `most` items whose prompts begin alike: the same videos, the same tokens up to the last of them.
+    """Groups of at most `most` items whose prompts begin alike: the same videos, the same tokens up to their last one.
 
     Only items whose videos follow each other come together. Prompts without a clip share nothing worth the trouble.
     """
@@ -104,9 +104,9 @@ def _group(alike: Sequence[tuple[Item, Prepared]]) -> Group:
 def shape_of(group: Group, merge: int, most: int) -> Shape:
     """The shape that a group goes into: a little larger, so that groups share it.
 
-    Tokens of a row are rounded up to 2 significant bits (256, 384, 512, 768, ...), slabs to a power of two, the merged
-    tokens of a slab to 3 bits (Qwen's 120 to 153 become 128 or 160), questions to 2 bits (2, 3, 4, 6, 8, 12, ...) but
-    not above `most`, their tokens to a power of two.
+    Tokens of a row are rounded up to 3 significant bits (512, 640, 768, 896, ...) and whole blocks, slabs to a power of
+    two, the merged tokens of a slab to 3 bits (Qwen's 120 to 153 become 128 or 160), questions to 2 bits (2, 3, 4, 6,
+    8, 12, ...) but not above `most`, their tokens to a power of two.
     """
     row = row_shape(group.row, merge)
     if not group.questions:
@@ -118,8 +118,8 @@ def shape_of(group: Group, merge: int, most: int) -> Shape:
 def row_shape(prompt: Prepared, merge: int) -> Budget:
     """The row of `shape_of` for a prompt, or for the beginning of several."""
     merged = max((slabs.shape[1] // merge**2 for slabs in prompt.patches), default=0)
-    tokens = max(len(prompt.encoded.tokens), FEWEST_TOKENS)
-    return Budget(_round_up(tokens, 2), _round_up(prompt.slabs, 1), _round_up(merged, 3) * merge**2)
+    tokens = _round_up(max(len(prompt.encoded.tokens), FEWEST_TOKENS), 3)
+    return Budget(-(-tokens // BLOCK) * BLOCK, _round_up(prompt.slabs, 1), _round_up(merged, 3) * merge**2)
 
 
 def _round_up(number: int, bits: int) -> int:

@@ -41,8 +41,8 @@ class Settings:
       dtype: `float32` or `bfloat16`.
       max_new_tokens: of an answer, its end token included.
       max_prompt_tokens: prompts that are longer are skipped and listed: they bound the memory.
-      batch: prompts on all devices together, rounded up to a multiple of their number; so many questions about a clip at
-        most share its row.
+      batch: prompts on all devices together, rounded up to a multiple of their number. At most so many
+        questions about a clip share its row.
       threads: that decode videos.
     """
 
