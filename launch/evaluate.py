@@ -5,13 +5,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 
+if TYPE_CHECKING:
+    from videmo_jax.sampling.reasoning import Settings
+
 EXAMPLES = """examples:
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/videmo
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/part --tasks MEAD_ID 'MAFW_*'
+  python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/reasoned --reasoning 8
   python launch/evaluate.py --checkpoint runs/mini --data emo_cfg_mini --out results/train --split train
   python launch/evaluate.py --predictions results/videmo/predictions --out results/scored
 
@@ -34,6 +39,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="rows on all devices together (default 16)")
     parser.add_argument("--max-new-tokens", type=int, default=2048, help="of an answer (default 2048)")
     parser.add_argument("--max-prompt-tokens", type=int, default=8192, help="longer ones are skipped (default 8192)")
+    parser.add_argument("--reasoning", type=int, metavar="N", help="reason first, N candidates a level (see reason.py)")
+    parser.add_argument("--scorer", default="mbr", help="which candidate is kept, with --reasoning (default mbr)")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),
@@ -85,6 +92,7 @@ def evaluate(flags: argparse.Namespace) -> None:
             max_new_tokens=flags.max_new_tokens,
             max_prompt_tokens=flags.max_prompt_tokens,
             batch=flags.batch,
+            reasoning=reasoning_of(flags),
         )
         with progress_bar() as report:
             results = runner.evaluate(flags.checkpoint, flags.data, flags.out, settings, report)
@@ -92,6 +100,22 @@ def evaluate(flags: argparse.Namespace) -> None:
     print(scores.summary(results))
     if flags.out:
         print(f"wrote {flags.out}")
+
+
+def reasoning_of(flags: argparse.Namespace) -> "Settings | None":
+    """How to reason before an answer, where that is asked for."""
+    if flags.reasoning is None:
+        return None
+    from videmo_jax.sampling.reasoning import Settings
+    from videmo_jax.sampling.reasoning_scores import Scorer
+
+    return Settings.of(
+        flags.reasoning,
+        scorer=Scorer.parse(flags.scorer),
+        max_new_tokens=min(flags.max_new_tokens, Settings.max_new_tokens),
+        answer_tokens=flags.max_new_tokens,
+        max_prompt_tokens=flags.max_prompt_tokens,
+    )
 
 
 def main() -> None:

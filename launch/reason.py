@@ -23,7 +23,6 @@ Scorers, or a weighted sum of them: mbr (agreement: least tree edit distance to 
 log-probability of a token), yes (the model's own probability that its answer is right). The same seed gives the same
 tree. --prompts takes a JSON object with some of the texts attribute, expression, emotion and check.
 """
-TEMPERATURE = 0.9
 MOST_PROMPT_BYTES = 2**20
 
 
@@ -40,9 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--question", default="", help="asked in the end, with all of the reasoning in view")
     parser.add_argument("--candidates", type=int, default=8, metavar="N", help="of each level (default 8)")
     parser.add_argument("--scorer", default="mbr", help="which candidate is kept, see below (default mbr)")
-    parser.add_argument(
-        "--temperature", type=float, help=f"of the candidates (default {TEMPERATURE}; 0 where N is 1: greedy)"
-    )
+    parser.add_argument("--temperature", type=float, help="of the candidates (default 0.9; 0 where N is 1: greedy)")
     parser.add_argument("--seed", type=int, default=0, help="of the candidates (default 0)")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="of a candidate (default 512)")
     parser.add_argument("--prompts", metavar="FILE", help="other questions for the levels, JSON")
@@ -55,8 +52,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     if flags.seed < 0:
         parser.error(f"--seed {flags.seed}: give a number from 0 on")
-    if flags.temperature is None:
-        flags.temperature = TEMPERATURE if flags.candidates > 1 else 0.0
     return flags
 
 
@@ -65,9 +60,9 @@ def settings_of(flags: argparse.Namespace) -> "Settings":
     from videmo_jax.sampling.reasoning import Prompts, Settings
     from videmo_jax.sampling.reasoning_scores import Scorer
 
-    return Settings(
-        candidates=flags.candidates,
-        temperature=flags.temperature,
+    return Settings.of(
+        flags.candidates,
+        flags.temperature,
         max_new_tokens=flags.max_new_tokens,
         scorer=Scorer.parse(flags.scorer),
         prompts=Prompts.from_json(read_json(flags.prompts)) if flags.prompts else Prompts(),

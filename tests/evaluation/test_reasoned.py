@@ -1,5 +1,6 @@
 """Answers to items after reasoning, on the small synthetic set."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -7,8 +8,11 @@ import pytest
 
 from videmo_jax.affective.text import read_tree
 from videmo_jax.data.video import read_clip
+from videmo_jax.evaluation import runner
 from videmo_jax.evaluation.answerer import Answerer
 from videmo_jax.evaluation.items import read_items
+from videmo_jax.evaluation.journal import JournalError
+from videmo_jax.evaluation.predictions import read_folder
 from videmo_jax.evaluation.reasoned import item_seed, reasoned
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sampling.reasoning import Prompts, Settings, Subject, reason
@@ -52,3 +56,26 @@ def test_items_without_room_say_so(answerer, dataset):
         all_of(answerer, items, dataset, replace(SETTINGS, max_prompt_tokens=30), batch=3, **RUN).values(),
     )
     assert "more than the limit of 30" in outcome
+
+
+def test_an_evaluation_with_reasoning_goes_on_and_keeps_its_trees(checkpoint, answerer, dataset, tmp_path):
+    how = runner.Settings("train", tasks=("MEAD_ID",), max_new_tokens=6, batch=4, threads=2, reasoning=SETTINGS)
+
+    def kill_half_way(done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.evaluate(checkpoint, dataset, tmp_path / "run", how, kill_half_way)
+    runner.evaluate(checkpoint, dataset, tmp_path / "run", how)
+    lines = read_folder(tmp_path / "run" / "predictions")["MEAD_ID"]
+    items = read_items(dataset, "train", "full", ["MEAD_ID"])
+    expected = all_of(answerer, items, dataset, SETTINGS, batch=4, **RUN)
+    assert [line.response for line in lines] == [expected[item.id].answer.text for item in items]
+    kept = [json.loads(line) for path in (tmp_path / "run" / "reasoning").iterdir() for line in path.open()]
+    trees = {line["key"].rpartition(":")[0]: line["tree"] for line in kept}
+    assert trees == {id: outcome.to_json()["tree"] for id, outcome in expected.items()}
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["reasoning"]["candidates"] == 2 and recipe["reasoning"]["prompts"]["check"] == "So?"
+    with pytest.raises(JournalError, match="another recipe"):
+        runner.evaluate(checkpoint, dataset, tmp_path / "run", replace(how, reasoning=None))

@@ -20,8 +20,10 @@ from videmo_jax.evaluation.batches import ahead
 from videmo_jax.evaluation.items import Item, read_items
 from videmo_jax.evaluation.journal import Journal
 from videmo_jax.evaluation.predictions import Prediction, write_predictions, write_text
+from videmo_jax.evaluation.reasoned import reasoned
 from videmo_jax.evaluation.scores import FileScore, score_all, to_json
 from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.reasoning import Settings as Search
 from videmo_jax.training.checkpoint import read_meta
 
 # Questions about a clip come together, so that a few clips in memory are enough.
@@ -44,6 +46,7 @@ class Settings:
       batch: prompts on all devices together, rounded up to a multiple of their number. At most so many
         questions about a clip share its row.
       threads: that decode videos.
+      reasoning: how to reason about an item's clips before it is answered; None: it is answered at once.
     """
 
     split: str = "test"
@@ -54,6 +57,7 @@ class Settings:
     max_prompt_tokens: int = 8192
     batch: int = 16
     threads: int = min(8, os.cpu_count() or 1)
+    reasoning: Search | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "threads", "max_prompt_tokens"):
@@ -99,7 +103,8 @@ def evaluate(
     answerer = Answerer(checkpoint, settings.decoding, settings.dtype) if todo else None
     journal.begin()
     if answerer:
-        for done in _answer(answerer, todo, data, settings, journal, faults):
+        answer = _reason if settings.reasoning else _answer
+        for done in answer(answerer, todo, data, settings, journal, faults):
             report(len(items) - len(todo) + done, len(items))
     return _write_results(out, items, journal, faults, {"recipe": recipe, "checkpoint": os.fspath(checkpoint)})
 
@@ -115,6 +120,7 @@ def recipe_of(checkpoint: epath.PathLike, settings: Settings) -> dict[str, Any]:
         "split": settings.split,
         "variant": settings.variant,
         "max_prompt_tokens": settings.max_prompt_tokens,
+        **({"reasoning": settings.reasoning.to_json()} if settings.reasoning else {}),
     }
 
 
@@ -150,6 +156,21 @@ def _answer(
         journal.add({item.key: answer for item, answer in zip(asked, answers, strict=True)})
         answered += len(asked)
         yield answered + len(faults) - before
+
+
+def _reason(
+    answerer: Answerer, items: Sequence[Item], data: Path, settings: Settings, journal: Journal, faults: dict[str, str]
+) -> Iterator[int]:
+    """As `_answer`, after reasoning; what led to the answers goes to the journal's folder, a file for each batch."""
+    done = 0
+    how = {"batch": settings.batch, "threads": settings.threads, "cache_bytes": CACHE_BYTES}
+    for part in reasoned(answerer, items, data, settings.reasoning, **how):
+        answered = {item.key: outcome for item, outcome in part if not isinstance(outcome, str)}
+        faults |= {item.id: outcome for item, outcome in part if isinstance(outcome, str)}
+        journal.add_reasoning({key: outcome.to_json() for key, outcome in answered.items()})
+        journal.add({key: outcome.answer for key, outcome in answered.items()})
+        done += len(part)
+        yield done
 
 
 def _write_results(

@@ -67,7 +67,8 @@ class Settings:
     Attributes:
       candidates: n of each level.
       temperature, top_k, top_p: of their draw, as in Decoding; without a temperature there is one candidate.
-      max_new_tokens: of a candidate, and of the answer to the last question; their end token included.
+      max_new_tokens: of a candidate, its end token included.
+      answer_tokens: of the answer to the last question; None: as many.
       max_prompt_tokens: conversations that grow longer are given up.
       scorer: which candidate is kept.
       costs: of the edit distance; by default items are as similar as the lexicon of the parser has it.
@@ -79,18 +80,25 @@ class Settings:
     top_k: int = 0
     top_p: float = 1.0
     max_new_tokens: int = 512
+    answer_tokens: int | None = None
     max_prompt_tokens: int = 8192
     scorer: Scorer = field(default_factory=Scorer)
     costs: Costs = Costs(similarity=similarity, within="level")  # noqa: RUF009 (it is frozen)
     prompts: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
-        _ = self.decoding  # which refuses what has no meaning
+        _ = self.decoding, self.last  # which refuse what has no meaning
         if self.candidates > 1 and not self.temperature:
             raise ValueError(
                 f"{self.candidates} candidates at temperature 0 would be {self.candidates} times the same; set a "
                 "temperature, or take one candidate"
             )
+
+    @classmethod
+    def of(cls, candidates: int, temperature: float | None = None, **others: Any) -> "Settings":
+        """Settings whose temperature, where none is given, goes with the candidates: one is the greedy one."""
+        default = cls.temperature if candidates > 1 else 0.0
+        return cls(candidates, default if temperature is None else temperature, **others)
 
     @property
     def decoding(self) -> Decoding:
@@ -100,7 +108,7 @@ class Settings:
     @property
     def last(self) -> Decoding:
         """How the last question is answered: greedily, once."""
-        return Decoding(self.max_new_tokens)
+        return Decoding(self.max_new_tokens if self.answer_tokens is None else self.answer_tokens)
 
     def to_json(self) -> dict[str, Any]:
         """All that decides the outcome."""
