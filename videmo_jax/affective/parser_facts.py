@@ -89,17 +89,21 @@ def _alone(units: list[Unit], at: int) -> Iterator[tuple[int, Key, str | None]]:
 
 
 def _denied(units: list[Unit]) -> list[bool]:
-    """Which units are denied: what follows `no`, `not`, `without`, `stops`, up to the end of the clause."""
+    """Which units are denied: what follows `no`, `not`, `without`, `stops` in its clause, and a smile that fades."""
     denied, inside = [False] * len(units), False
     for at, unit in enumerate(units):
         roles = unit.entry.roles
         if "stop" in roles:
             inside = True
         elif (inside and "comma" in roles and not _list_goes_on(units, at)) or (
-            inside and (roles & {"and", "break", "because", "show"} or (unit.word in ("with", "she", "he")))
+            inside and (roles & {"and", "break", "because"} or (unit.word in ("with", "she", "he")))
         ):
             inside = False
         denied[at] = inside
+        if "fades" in roles and not unit.entry.states:
+            smile = at - 2 if at > 1 and "be" in units[at - 1].entry.roles else at - 1
+            if smile >= 0 and any(key[0] == "expression" for key in units[smile].entry.facts):
+                denied[smile] = True
     return denied
 
 
@@ -167,6 +171,8 @@ def _states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
         if part is None:
             continue
         unit.used = True
+        if units[part].entry.part == "teeth":
+            units[part].used = True  # clenched, they are not said to be shown
         for each in group or units[part].group:
             key = unit.entry.states.get(units[each].entry.part or "")
             if key is not None:
@@ -285,7 +291,7 @@ def _directed(units: list[Unit], at: int, key: Key) -> Key:
     """A turn, tilt or lean with its direction, if one follows; a head tilted back is raised."""
     if key[2] not in ("turns head", "tilts head", "leans"):
         return key
-    for direction in _directions(units, at + 1, 4):
+    for direction in _directions(units, at + 1, 6):
         if key[2] != "leans" and direction in ("up", "down"):
             return (*key[:2], "raises head" if direction == "up" else "lowers head")
         if key[2] == "tilts head" and direction in ("back", "forward"):
@@ -319,20 +325,28 @@ def _looks(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
     """Where somebody looks, turns or leans."""
     for at, unit in enumerate(units):
         roles = unit.entry.roles
-        if "look" in roles:
+        if unit.word in ("faces", "facing") and not (at and "det" in units[at - 1].entry.roles):
+            for direction in _directions(units, at + 1, 3):
+                yield at, _faced(direction), None
+        elif "look" in roles:
             for direction in _directions(units, at + 1, 6):
                 yield at, ("expression", "gaze", GAZES.get(direction, direction)), None
         elif "lean" in roles and not _takes_part(units, at):
             unit.used = True
             yield at, _directed(units, at, ("attribute", "body actions", "leans")), None
         elif "turn" in roles and not _takes_part(units, at):
-            for direction in _directions(units, at + 1, 4)[:1]:
+            for direction in _directions(units, at + 1, 6)[:1]:
                 unit.used = True
-                if direction == "at the camera":
-                    yield at, ("expression", "gaze", direction), None
-                else:
-                    side = f" {direction}" if direction in SIDES else ""
-                    yield at, ("attribute", "head actions", f"turns head{side}"), None
+                yield at, _faced(direction), None
+
+
+def _faced(direction: str) -> Key:
+    """What a head that turns or points somewhere does."""
+    if direction in ("at the camera", "forward"):
+        return "expression", "gaze", "at the camera"
+    if direction in ("up", "down"):
+        return "attribute", "head actions", "raises head" if direction == "up" else "lowers head"
+    return "attribute", "head actions", f"turns head {direction}" if direction in SIDES else "turns head"
 
 
 GAZES = {"forward": "at the camera", "back": "away"}

@@ -9,6 +9,7 @@ MAX_PEOPLE = 64  # further ones are taken for the last
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "couple": 2, "2": 2, "3": 3, "4": 4}
 ORDINALS = {"first": 0, "second": 1, "third": 2, "former": 0, "latter": 1}
 NEW = frozenset({"a", "an", "another", "one", "other", "some"})
+OWNERS = frozenset({"her", "his", "their", "my", "our"})
 COPULAS = frozenset({"is", "was", "are", "were", "be", "as", "like", "of"})
 
 
@@ -149,6 +150,13 @@ class People:
             self.now = [unknown[0]]
         elif nominative or not self.all:
             self.now = [self._add(gender)]
+
+
+def _is_same(units: list[Unit], at: int, gender: str | None) -> bool:
+    """Whether a person right before a comma is named again after it: `the speaker, a young woman`."""
+    entry = units[at].entry
+    told = any(key[1] == "gender" for key in entry.facts)
+    return entry.person and (not told or gender is None)
 
 
 def _agrees(who: Who, gender: str | None) -> bool:
