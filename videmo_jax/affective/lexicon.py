@@ -179,6 +179,9 @@ def _entries(data: dict[str, Any]) -> dict[str, Entry]:
         for canonical, phrases in data[SECTIONS[name]].items():
             for phrase in _words(phrases):
                 setattr(entries[phrase], name, canonical)
+    for phrase in [phrase for phrase, entry in entries.items() if entry.feeling and " " not in phrase]:
+        adverb = phrase[:-1] + "ily" if phrase.endswith("y") else phrase + "ly"
+        entries[adverb].feeling = entries[adverb].feeling or entries[phrase].feeling
     for role, phrases in data["roles"].items():
         for phrase in _words(phrases):
             entries[phrase].roles.add(role)

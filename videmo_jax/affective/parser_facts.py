@@ -1,21 +1,16 @@
-"""What one sentence says: its facts and feelings, in order.
-
-A word for a state (`raised`, `brown`, `open`) belongs to a part of the body for which the lexicon knows it:
-1. to the part right after it, other adjectives between allowed (`long straight brown hair`),
-2. else to the subject before it, through verbs, adverbs and, once something has been said of it, `and` and commas
-   (`her brows are thick and drawn together`), with all that the subject is joined to (`eyes and mouth`),
-3. else to the object after it (`closes her eyes and mouth`, `turns and tilts his head`).
-"""
+"""What one sentence says: its facts and feelings, in order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from videmo_jax.affective.lexicon import LEXICON, Key
+from videmo_jax.affective.parser_moves import directed, directions, faced
 from videmo_jax.affective.parser_people import Who
+from videmo_jax.affective.parser_states import join_parts, states, takes_part
 from videmo_jax.affective.parser_words import Unit
 
-REACH = 10  # units that a state may stand from its part
-SIDES = ("left", "right")
+REACH = 10  # units that a hand may stand from where it is
+WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion"})  # `a sense of`
 AT_PARTS = {"mouth": "mouth", "mouth corners": "mouth", "upper lip": "mouth", "lower lip": "mouth", "eyes": "eyes"} | {
     part: part for part in ("face", "chin", "head", "nose", "hair", "forehead")
 }
@@ -61,9 +56,9 @@ POSTURES = frozenset({"sits", "stands", "lies", "walks"})
 def events(units: list[Unit], about: list[list[Who]]) -> list[Event]:
     """All that a sentence says of people, ordered by place."""
     denied, aside = _denied(units), _setting(units)
-    _join_parts(units)
+    join_parts(units)
     found: list[tuple[int, Key, str | None]] = [*_hands(units), *_looks(units)]
-    found.extend(_states(units))
+    found.extend(states(units))
     for at, unit in enumerate(units):
         if not unit.used and not aside[at]:
             found.extend(_alone(units, at))
@@ -89,17 +84,21 @@ def _alone(units: list[Unit], at: int) -> Iterator[tuple[int, Key, str | None]]:
 
 
 def _denied(units: list[Unit]) -> list[bool]:
-    """Which units are denied: what follows `no`, `not`, `without`, `stops`, up to the end of the clause."""
+    """Which units are denied: what follows `no`, `not`, `without`, `stops` in its clause, and a smile that fades."""
     denied, inside = [False] * len(units), False
     for at, unit in enumerate(units):
         roles = unit.entry.roles
         if "stop" in roles:
             inside = True
         elif (inside and "comma" in roles and not _list_goes_on(units, at)) or (
-            inside and (roles & {"and", "break", "because", "show"} or (unit.word in ("with", "she", "he")))
+            inside and (roles & {"and", "break", "because"} or (unit.word in ("with", "she", "he")))
         ):
             inside = False
         denied[at] = inside
+        if "fades" in roles:
+            smile = at - 2 if at > 1 and "be" in units[at - 1].entry.roles else at - 1
+            if smile >= 0 and any(key[0] == "expression" for key in units[smile].entry.facts):
+                denied[smile] = True
     return denied
 
 
@@ -133,214 +132,26 @@ def _setting(units: list[Unit]) -> list[bool]:
     return aside
 
 
-def _join_parts(units: list[Unit]) -> None:
-    """Parts that are named together (`her eyes and mouth`) know each other."""
-    last: int | None = None
-    for at, unit in enumerate(units):
-        if unit.entry.part:
-            unit.group = [*(units[last].group if last is not None else []), at]
-            if last is not None:
-                for other in unit.group[:-1]:
-                    units[other].group = unit.group
-            last = at
-        elif last is not None and not (unit.entry.roles & {"and", "or", "det"} or unit.word == "then"):
-            last = None
-
-
-def _states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
-    """The states of parts of the body."""
-    told: set[int] = set()  # parts of which something has been said as a subject
-    objects: set[int] = set()
-    for at, unit in enumerate(units):
-        if not unit.entry.states or unit.used:
-            continue
-        part = _right_after(units, at)
-        group = _bare(units, part) if part is not None else []
-        if part is None:
-            part = _subject(units, at, told, objects)
-            if part is not None:
-                told.update(units[part].group)
-            else:
-                part = _object(units, at)
-                if part is not None:
-                    objects.update(units[part].group)
-        if part is None:
-            continue
-        unit.used = True
-        for each in group or units[part].group:
-            key = unit.entry.states.get(units[each].entry.part or "")
-            if key is not None:
-                yield at, _directed(units, max(at, part), key), None
-
-
-def _bare(units: list[Unit], part: int) -> list[int]:
-    """A part and those joined to it that have no adjective or article of their own: `raised cheeks and brows`."""
-    group = [part]
-    for other in units[part].group:
-        if other == group[-1] + 2:
-            group.append(other)
-    return group
-
-
-def _fits(units: list[Unit], at: int, part: int) -> bool:
-    """Whether a state is known of a part, or of one named together with it."""
-    return any(units[each].entry.part in units[at].entry.states for each in units[part].group)
-
-
-def _right_after(units: list[Unit], at: int) -> int | None:
-    unknown = 0
-    for place in range(at + 1, min(at + REACH, len(units))):
-        entry = units[place].entry
-        if entry.part:
-            return place if entry.part in units[at].entry.states else None
-        if entry.roles & {"comma", "and"}:
-            # `long, straight brown hair`: only adjectives stand between.
-            if place == at + 1 and place + 1 < len(units) and _adjective(units[place + 1]) and _right_of(units, place):
-                continue
-            return None
-        if entry.roles and not (entry.intensity or entry.states):
-            return None
-        if not _adjective(units[place]):
-            unknown += 1
-            if unknown > 1 or entry.person or entry.garment:
-                return None
-    return None
-
-
-def _right_of(units: list[Unit], at: int) -> bool:
-    """Whether nothing but adjectives and `and` leads from a place to a part of the body."""
-    for place in range(at + 1, min(at + REACH, len(units))):
-        entry = units[place].entry
-        if entry.part:
-            return True
-        if not (_adjective(units[place]) or "and" in entry.roles or "comma" in entry.roles):
-            return False
-        if entry.states and units[place].word.endswith("s") and not entry.colour:
-            return False  # a verb: `open, closes her eyes`
-    return False
-
-
-def _adjective(unit: Unit) -> bool:
-    entry = unit.entry
-    return bool(entry.states or entry.colour or entry.intensity or entry.feeling or entry.direction) or (
-        bool(entry.facts) and not entry.person
-    )
-
-
-def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> int | None:
-    unknown = 0
-    crossed = False  # an `and` or a comma
-    for place in range(at - 1, max(-1, at - REACH - 4), -1):
-        entry, word = units[place].entry, units[place].word
-        if entry.part:
-            if place in objects and (crossed or not word):
-                return None
-            return place if _fits(units, at, place) and (not crossed or place in told) else None
-        if entry.roles & {"and", "comma"}:
-            if not (place + 1 < len(units) and units[place + 1].word in ("which", "that")):
-                crossed = True
-        elif word in ("which", "that") or "be" in entry.roles or entry.intensity or "briefly" in entry.roles:
-            continue
-        elif entry.pronoun or entry.person or "setting" in entry.roles or entry.garment:
-            return None
-        elif units[place].used or entry.states or entry.feeling or entry.direction:
-            continue
-        elif entry.roles - {"grows", "fades"}:
-            return None
-        else:
-            unknown += 1
-            if unknown > 2:
-                return None
-    return None
-
-
-def _object(units: list[Unit], at: int) -> int | None:
-    if units[at].entry.direction:
-        return None
-    unknown = 0
-    for place in range(at + 1, min(at + REACH, len(units))):
-        entry = units[place].entry
-        if entry.part:
-            return place if _fits(units, at, place) else None
-        if "and" in entry.roles or "or" in entry.roles:
-            if units[at].entry.facts:
-                return None
-        elif _closes(units[place]):
-            return None
-        elif not (entry.roles or _adjective(units[place])):
-            unknown += 1
-            if unknown > 1:
-                return None
-    return None
-
-
-def _closes(unit: Unit) -> bool:
-    """Whether no object of a verb before it stands behind a unit: a clause, a person or a garment begins there."""
-    entry = unit.entry
-    clause = entry.roles & {"comma", "break", "with", "because", "show", "then"} and not entry.states
-    return bool(clause or entry.person or entry.garment or (entry.pronoun and "det" not in entry.roles))
-
-
-def _directed(units: list[Unit], at: int, key: Key) -> Key:
-    """A turn, tilt or lean with its direction, if one follows; a head tilted back is raised."""
-    if key[2] not in ("turns head", "tilts head", "leans"):
-        return key
-    for direction in _directions(units, at + 1, 4):
-        if key[2] != "leans" and direction in ("up", "down"):
-            return (*key[:2], "raises head" if direction == "up" else "lowers head")
-        if key[2] == "tilts head" and direction in ("back", "forward"):
-            return (*key[:2], "raises head" if direction == "back" else "lowers head")
-        if direction in SIDES or (key[2] == "leans" and direction in ("forward", "back")):
-            return (*key[:2], f"{key[2]} {direction}")
-    return key
-
-
-def _directions(units: list[Unit], start: int, reach: int) -> list[str]:
-    """The directions named from a place on, and marks their words as used."""
-    found: list[str] = []
-    for place in range(start, min(start + reach, len(units))):
-        entry = units[place].entry
-        if entry.direction and not units[place].used:
-            following = units[place + 1].entry if place + 1 < len(units) else None
-            if following is not None and following.part:
-                break  # `her left hand`
-            found.append(entry.direction)
-            units[place].used = True
-        elif "and" in entry.roles:
-            following = units[place + 1].entry if place + 1 < len(units) else None
-            if following is None or not (following.direction or following.roles & {"with"}):
-                break
-        elif entry.feeling or entry.part or entry.person or entry.facts or entry.roles & {"comma", "break", "or"}:
-            break
-    return found
-
-
 def _looks(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
     """Where somebody looks, turns or leans."""
     for at, unit in enumerate(units):
         roles = unit.entry.roles
-        if "look" in roles:
-            for direction in _directions(units, at + 1, 6):
+        if unit.word in ("faces", "facing") and not (at and "det" in units[at - 1].entry.roles):
+            for direction in directions(units, at + 1, 3):
+                yield at, faced(direction), None
+        elif "look" in roles:
+            for direction in directions(units, at + 1, 6):
                 yield at, ("expression", "gaze", GAZES.get(direction, direction)), None
-        elif "lean" in roles and not _takes_part(units, at):
+        elif "lean" in roles and not takes_part(units, at):
             unit.used = True
-            yield at, _directed(units, at, ("attribute", "body actions", "leans")), None
-        elif "turn" in roles and not _takes_part(units, at):
-            for direction in _directions(units, at + 1, 4)[:1]:
+            yield at, directed(units, at, ("attribute", "body actions", "leans")), None
+        elif "turn" in roles and not takes_part(units, at):
+            for direction in directions(units, at + 1, 6)[:1]:
                 unit.used = True
-                if direction == "at the camera":
-                    yield at, ("expression", "gaze", direction), None
-                else:
-                    side = f" {direction}" if direction in SIDES else ""
-                    yield at, ("attribute", "head actions", f"turns head{side}"), None
+                yield at, faced(direction), None
 
 
 GAZES = {"forward": "at the camera", "back": "away"}
-
-
-def _takes_part(units: list[Unit], at: int) -> bool:
-    """Whether a turn or a lean has a part of the body as its subject or object."""
-    return _subject(units, at, set(), set()) is not None or _object(units, at) is not None
 
 
 def _hands(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
@@ -389,10 +200,9 @@ def _intensity(units: list[Unit], at: int) -> str | None:
         unit = units[place]
         if unit.entry.intensity:
             return unit.entry.intensity
-        if (
-            unit.word not in ("of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion")
-            and unit.entry.roles
-        ):
+        if "comma" in unit.entry.roles and place == at - 1:
+            continue  # `a faint, embarrassed smile`
+        if unit.entry.roles and unit.word not in WITHIN:
             break
         if unit.entry.facts or unit.entry.states or unit.entry.part or unit.entry.feeling:
             break

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from videmo_jax.affective.lexicon import LEXICON, Key
+from videmo_jax.affective.lexicon import ACTIONS, LEXICON, Key
 from videmo_jax.affective.parser_words import Unit
 
 MAX_PEOPLE = 64  # further ones are taken for the last
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "couple": 2, "2": 2, "3": 3, "4": 4}
 ORDINALS = {"first": 0, "second": 1, "third": 2, "former": 0, "latter": 1}
 NEW = frozenset({"a", "an", "another", "one", "other", "some"})
+OWNERS = frozenset({"her", "his", "their", "my", "our"})
 COPULAS = frozenset({"is", "was", "are", "were", "be", "as", "like", "of"})
 
 
@@ -51,18 +52,28 @@ class People:
         return self.now
 
     def follow(self, units: list[Unit]) -> list[list[Who]]:
-        """Whom each unit of a sentence is about."""
+        """Whom each unit of a sentence is about; what stands before anybody is named belongs to the first named."""
         starts = {_phrase_start(units, at): at for at, unit in enumerate(units) if unit.entry.person}
         about: list[list[Who]] = []
+        subject: list[Who] | None = None  # while an object (`looks at the man`) is spoken of
+        spoken = False
         for at, unit in enumerate(units):
             if at in starts:
-                self.now = self._noun(units, at, starts[at])
+                object_of = spoken and at > 0 and "with" in units[at - 1].entry.roles
+                before, self.now = self.now, self._noun(units, at, starts[at])
+                subject = (subject or before) if object_of else None
+                spoken = True
             elif unit.entry.pronoun:
                 self._pronoun(units, at)
+                if "nominative" in unit.entry.roles:
+                    spoken, subject = True, None
             elif "both" in unit.entry.roles or (unit.word == "both" and _follows_nobody(units, at)):
-                self.now = list(self.all) or self.current()
+                self.now, subject = list(self.all) or self.current(), None
+            elif subject and _goes_on(units, at):
+                self.now, subject = subject, None
             about.append(self.now)
-        return about
+        first = next((each for each in about if each), [])
+        return [each or first for each in about]
 
     def _add(self, gender: str | None = None, place: str | None = None) -> Who:
         if len(self.all) >= MAX_PEOPLE:
@@ -75,6 +86,8 @@ class People:
         noun = LEXICON.bases.get(units[at].word, units[at].word)
         before = [unit.word for unit in units[start:at]]
         place = _place(units, start, at)
+        if place == "other" and len(self.all) == 1 and start > 0 and "with" in units[start - 1].entry.roles:
+            return self.now  # `talks to the other person`, of whom nothing has been said
         count = next((NUMBERS[word] for word in before if word in NUMBERS), 0)
         if count and "the" not in before:
             return [self._named(self._fresh(gender), gender, noun) for _ in range(count)]
@@ -83,6 +96,11 @@ class People:
         after_copula = start > 0 and units[start - 1].word in COPULAS and "another" not in before
         if after_copula and self.now and _agrees(self.now[-1], gender):
             return [self._named(self.now[-1], gender, noun)]
+        if start > 1 and "comma" in units[start - 1].entry.roles and _is_same(units, start - 2, gender):
+            return [self._named(self.now[-1], gender, noun)]
+        if OWNERS & set(before):
+            known = [who for who in self.all if noun in who.nouns]
+            return [self._named(known[-1] if known else self._add(gender), gender, noun)]
         if (NEW & set(before) and place not in ("first", "former")) or place in ("other", "another"):
             return [self._named(self._fresh(gender, place, place == "other" and "the" in before), gender, noun)]
         return [self._named(self._known(gender, place, noun), gender, noun)]
@@ -149,6 +167,22 @@ class People:
             self.now = [unknown[0]]
         elif nominative or not self.all:
             self.now = [self._add(gender)]
+
+
+def _goes_on(units: list[Unit], at: int) -> bool:
+    """Whether the subject takes over again: a comma or `and` and something done follow."""
+    if not units[at].entry.roles & {"and", "comma"} or at + 1 == len(units):
+        return False
+    entry = units[at + 1].entry
+    does = any(key[0] == "expression" or key[1] in ACTIONS for key in entry.facts)
+    return bool(does or (entry.states and not entry.colour) or entry.roles & {"look", "turn", "show", "lean"})
+
+
+def _is_same(units: list[Unit], at: int, gender: str | None) -> bool:
+    """Whether a person right before a comma is named again after it: `the speaker, a young woman`."""
+    entry = units[at].entry
+    told = any(key[1] == "gender" for key in entry.facts)
+    return entry.person and (not told or gender is None)
 
 
 def _agrees(who: Who, gender: str | None) -> bool:

@@ -69,11 +69,16 @@ def _units(words: list[str]) -> list[Unit]:
             at += 2
             continue
         length, entry = _phrase(words, bases, at)
-        if not length:
+        if not length or (words[at] == "a" and _is_thing(words, at + length)):  # `a little girl` is no `a little`
             length, entry = 1, LEXICON.singles.get(word, UNKNOWN)
         units.append(Unit(word, entry))
         at += length
     return units
+
+
+def _is_thing(words: list[str], at: int) -> bool:
+    entry = LEXICON.singles.get(words[at], UNKNOWN) if at < len(words) else UNKNOWN
+    return bool(entry.person or entry.part or entry.garment)
 
 
 def _phrase(words: list[str], bases: list[str], at: int) -> tuple[int, Entry]:
