@@ -8,6 +8,7 @@ filled by compiled code that holds no lock of the interpreter, on several thread
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
@@ -173,11 +174,15 @@ class _Batch:
     """The trees of a batch as arrays, nodes in post-order: labels by number, and the place of the leftmost leaf."""
 
     costs: Costs
-    label_numbers: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    label_numbers: defaultdict[tuple[str, str, str], int] = field(default_factory=defaultdict)
     tree_numbers: dict[int, int] = field(default_factory=dict)
     labels: list[int] = field(default_factory=list)
     lefts: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
+
+    def __post_init__(self) -> None:
+        known = self.label_numbers
+        known.default_factory = lambda: len(known) + 2  # a new label takes the next number
 
     def add(self, tree: AffectiveTree) -> int:
         """The number of a tree, which the caller must keep alive."""
@@ -189,9 +194,13 @@ class _Batch:
         def visit(node: Node) -> None:
             left = len(labels) - start
             for child in node.children:
-                visit(child)
-            labels.append(known.setdefault((node.level, node.aspect, node.item), len(known) + 2))
+                if child.children:
+                    visit(child)
+                else:  # most are leaves, and calls are what takes time here
+                    lefts.append(len(labels) - start)
+                    labels.append(known[child.level, child.aspect, child.item])
             lefts.append(left)
+            labels.append(known[node.level, node.aspect, node.item])
 
         for person in tree.people:
             left = len(labels) - start
