@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from launch import evaluate as command
 from videmo_jax.affective.text import read_tree
 from videmo_jax.data.video import read_clip
 from videmo_jax.evaluation import runner
@@ -79,3 +80,14 @@ def test_an_evaluation_with_reasoning_goes_on_and_keeps_its_trees(checkpoint, an
     assert recipe["reasoning"]["candidates"] == 2 and recipe["reasoning"]["prompts"]["check"] == "So?"
     with pytest.raises(JournalError, match="another recipe"):
         runner.evaluate(checkpoint, dataset, tmp_path / "run", replace(how, reasoning=None))
+
+
+def test_the_command_says_how_to_reason():
+    flags = ["--checkpoint", "x", "--data", "y", "--out", "z", "--max-new-tokens", "900"]
+    assert command.reasoning_of(command.parse(flags)) is None
+    search = command.reasoning_of(command.parse([*flags, "--reasoning", "4", "--scorer", "mbr+yes"]))
+    assert (search.candidates, search.temperature, str(search.scorer)) == (4, 0.9, "mbr+yes")
+    assert (search.max_new_tokens, search.last.max_new_tokens) == (512, 900)
+    assert command.reasoning_of(command.parse([*flags, "--reasoning", "1"])).temperature == 0
+    with pytest.raises(ValueError, match="decoding"):
+        command.reasoning_of(command.parse([*flags, "--reasoning", "0"]))

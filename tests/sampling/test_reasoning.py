@@ -1,6 +1,7 @@
 """The three-level search against decoding by hand, and what its scorers promise."""
 
 import json
+import random
 from dataclasses import replace
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.affective.test_edit_distance import random_tree
 from tests.evaluation.conftest import write_checkpoint
 from videmo_jax.affective.edit_distance import Costs, tree_edit_distance
 from videmo_jax.affective.tree import AffectiveTree, Node, Person
@@ -245,3 +247,16 @@ def test_trees_that_contradict_each_other_lose_nothing():
     trees = [AffectiveTree((Person((replace(x, children=(y,)),)),)) for x, y in ((a, b), (b, a))]
     whole = joined(trees)
     assert {node.item for node in whole.walk()} == {"open", "wide"} and len(whole.people[0].nodes) == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_joining_loses_and_invents_nothing(seed):
+    rng = random.Random(seed)
+    trees = [random_tree(rng, 12) for _ in range(3)]
+    whole = joined(trees)
+    for place in range(3):
+        said = [tree.people[place].walk() for tree in trees if place < len(tree.people)]
+        expected = {(node.level, node.aspect, node.item) for nodes in said for node in nodes}
+        of_whole = whole.people[place].walk() if place < len(whole.people) else ()
+        assert {(node.level, node.aspect, node.item) for node in of_whole} == expected
+    assert joined([whole, whole]) == joined([whole])
