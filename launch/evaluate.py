@@ -12,10 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 if TYPE_CHECKING:
     from videmo_jax.evaluation.judging import Judge
+    from videmo_jax.evaluation.remote_answers import RemoteModel
+    from videmo_jax.sampling.reasoning import Settings
 
 EXAMPLES = """examples:
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/videmo
   python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/part --tasks MEAD_ID 'MAFW_*'
+  python launch/evaluate.py --checkpoint runs/videmo --data Emo-CFG --out results/reasoned --reasoning 8
   python launch/evaluate.py --checkpoint runs/mini --data emo_cfg_mini --out results/train --split train
   python launch/evaluate.py --predictions results/videmo/predictions --data Emo-CFG --out results/scored
   python launch/evaluate.py --predictions their_results --data Emo-CFG --rules strict --out results/strict
@@ -44,6 +47,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="rows on all devices together (default 16)")
     parser.add_argument("--max-new-tokens", type=int, default=2048, help="of an answer (default 2048)")
     parser.add_argument("--max-prompt-tokens", type=int, default=8192, help="longer ones are skipped (default 8192)")
+    parser.add_argument("--reasoning", type=int, metavar="N", help="reason first, N candidates a level (see reason.py)")
+    parser.add_argument("--scorer", default="mbr", help="which candidate is kept, with --reasoning (default mbr)")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),
@@ -81,9 +86,7 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--judge-prompt-names", nargs="+", default=(), metavar="KIND=NAME", help="constants of that file, by kind"
     )
-    group.add_argument(
-        "--judge-settings", metavar="JSON", help='fields of each request: {"temperature": 0}'
-    )
+    group.add_argument("--judge-settings", metavar="JSON", help='fields of each request: {"temperature": 0}')
     group.add_argument("--judge-concurrency", type=int, default=64, help="requests in flight (default 64)")
     group.add_argument("--judge-price", metavar="PROMPT,REPLY", help="US dollars for a million tokens")
     group.add_argument("--judge-max-price", type=float, metavar="USD", help="an estimate above it is refused")
@@ -149,9 +152,11 @@ def evaluate(flags: argparse.Namespace) -> None:
                 max_new_tokens=flags.max_new_tokens,
                 max_prompt_tokens=flags.max_prompt_tokens,
                 batch=flags.batch,
+                reasoning=reasoning_of(flags),
             )
+            answering = bar("answering", "answers")
             scored = runner.evaluate(
-                flags.checkpoint, flags.data, flags.out, settings, bar("answering", "answers"), scoring
+                flags.checkpoint, flags.data, flags.out, settings, answering, scoring, remote_of(flags)
             )
     Console().print(tables.files_table(scored.files))
     Console().print(tables.columns_table(scored, name))
@@ -183,10 +188,43 @@ def judge_of(flags: argparse.Namespace) -> "Judge":
     )
 
 
+def remote_of(flags: argparse.Namespace) -> "RemoteModel | None":
+    """The server that answers, where one is named; it is given frames as the checkpoint says."""
+    if not flags.answers_url:
+        return None
+    from videmo_jax.data.inputs import InputSpec
+    from videmo_jax.evaluation.remote_answers import RemoteModel, serving
+    from videmo_jax.training.checkpoint import read_meta
+
+    return RemoteModel(
+        serving(flags.answers_url, flags.answers_model, flags.answers_concurrency, flags.answers_timeout),
+        InputSpec.from_json(read_meta(flags.checkpoint).inputs),
+        flags.max_new_tokens,
+        flags.answers_form,
+        flags.answers_encoding,
+    )
+
+
 def _name(path: str) -> str:
     """What a row is called after its folder."""
     *others, last = [part for part in path.rstrip("/").split("/") if part] or [path]
     return others[-1] if last == "predictions" and others else last
+
+
+def reasoning_of(flags: argparse.Namespace) -> "Settings | None":
+    """How to reason before an answer, where that is asked for."""
+    if flags.reasoning is None:
+        return None
+    from videmo_jax.sampling.reasoning import Settings
+    from videmo_jax.sampling.reasoning_scores import Scorer
+
+    return Settings.of(
+        flags.reasoning,
+        scorer=Scorer.parse(flags.scorer),
+        max_new_tokens=min(flags.max_new_tokens, Settings.max_new_tokens),
+        answer_tokens=flags.max_new_tokens,
+        max_prompt_tokens=flags.max_prompt_tokens,
+    )
 
 
 def main() -> None:

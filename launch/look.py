@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from videmo_jax.data.sample import Sample
-    from videmo_jax.data.video import Clip
-    from videmo_jax.reports.dataset import ShownClip
+    from videmo_jax.reports.clips import ShownClip
 
 EXAMPLES = """examples:
   python launch/look.py --data Emo-CFG --out look.html
@@ -85,20 +84,12 @@ class Data:
     rejected: list[tuple[str, str]]
 
 
-def shown_clip(path: str, clip: "Clip", temporal_patch: int) -> "ShownClip":
-    """The clip's frames at the times at which the model sees them."""
-    from videmo_jax.reports.dataset import ShownClip
-
-    slabs = -(-len(clip.frames) // temporal_patch)
-    note = f"{clip.decoded_frames} frames at {clip.average_rate:.4g} a second, {slabs} slabs"
-    return ShownClip(path, clip.frames, tuple((clip.indices / clip.average_rate).tolist()), note)
-
-
 def from_videos(flags: argparse.Namespace, include: list[str] | None) -> Data:
     """A folder of Emo-CFG: small frames, or why there are none."""
     from videmo_jax.data.emo_cfg import read_emo_cfg
+    from videmo_jax.data.shown import shown_clip
     from videmo_jax.data.video import ClipCache, FrameSpec, VideoError
-    from videmo_jax.reports.dataset import ShownClip
+    from videmo_jax.reports.clips import ShownClip
 
     root = Path(flags.data)
     data = read_emo_cfg(root, flags.split, variant=flags.variant or "full", include=include)
@@ -127,6 +118,7 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
 
     from videmo_jax.data.records import RecordError, read_records
     from videmo_jax.data.records.prepare import REPORT
+    from videmo_jax.data.shown import shown_clip
 
     if flags.variant is not None:
         raise ValueError(f"--variant {flags.variant}: records hold one alone; leave it out")

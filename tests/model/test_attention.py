@@ -1,11 +1,12 @@
-"""The splash kernel, run by Pallas' interpreter, against XLA's attention: packed rows, padding, rows without tokens."""
+"""The splash kernel, run by Pallas' interpreter, and attention by blocks of queries against XLA's own attention: packed
+rows, padding, rows without tokens."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videmo_jax.model.attention import kernel_for, segment_attention
+from videmo_jax.model.attention import QUERIES, kernel_for, segment_attention
 from videmo_jax.model.splash import splash_attention
 
 PACKED = np.concatenate([np.full(70, 1), np.full(41, 2), np.full(60, 3), np.zeros(29)])  # padding at the end
@@ -40,6 +41,18 @@ def test_splash_agrees_with_xla(ids, causal, heads, kv_heads, width):
     np.testing.assert_allclose(splash(q, k, v), xla(q, k, v), atol=1e-4)
     for ours, theirs in zip(value_and_gradient(splash)[1], value_and_gradient(xla)[1], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_blocks_agree_with_xla(causal):
+    """Two and a half blocks of queries, with segments across their borders."""
+    rng, tokens = np.random.default_rng(0), 2 * QUERIES + QUERIES // 2
+    shapes = [(2, tokens, count, 16) for count in (4, 2, 2)]
+    q, k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+    packed = np.repeat([1, 2, 3, 0], [100, tokens - 200, 60, 40])
+    ids = jnp.asarray(np.stack([packed, np.zeros(tokens)]), jnp.int32)
+    blocks, whole = (segment_attention(q, k, v, ids, causal=causal, kernel=kernel) for kernel in ("blocks", "xla"))
+    np.testing.assert_allclose(blocks, whole, atol=2e-6)
 
 
 def test_the_kernel_follows_the_platform_unless_it_is_named():

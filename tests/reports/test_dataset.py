@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 from PIL import Image
 
-from videmo_jax.reports.dataset import MOST_REJECTED, DatasetView, ShownClip, ShownSample, dataset_page
+from videmo_jax.reports.clips import ShownClip
+from videmo_jax.reports.dataset import MOST_REJECTED, DatasetView, ShownSample, dataset_page
 from videmo_jax.reports.figures import histogram
 
 FILE = "test/attribute/full/MEAD_ID.json"

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from videmo_jax.reports.clips import strip
 from videmo_jax.reports.evaluation import EvaluationView, ShownItem, ShownTable, evaluation_page
 from videmo_jax.reports.figures import Row, row_chart
-from videmo_jax.reports.strips import strip
 
 NASTY = '</script><script>alert("x")</script>&amp;'
 

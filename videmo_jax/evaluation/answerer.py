@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -14,11 +13,12 @@ from etils import epath
 from flax import nnx
 
 from videmo_jax.data.inputs import InputSpec
-from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.evaluation.batches import Batching, Group, Shape, row_shape, stack
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.policy import Answer, Policy, read_answer
 from videmo_jax.sharding.rules import batch_sharding, make_mesh
 from videmo_jax.training.checkpoint import (
     CheckpointError,
@@ -30,15 +30,6 @@ from videmo_jax.training.checkpoint import (
 )
 
 DTYPES = ("float32", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A text, the log-probabilities of its tokens (end token included), and whether the limit of tokens cut it off."""
-
-    text: str
-    log_probs: tuple[float, ...]
-    cut: bool
 
 
 def default_dtype() -> str:
@@ -100,39 +91,54 @@ class Answerer:
         self._params, plain = restore_plain(checkpoint, mesh=self._mesh, dtype=self._dtype)
         self._graph = nnx.graphdef(abstract_model(plain))
 
-    def batch_size(self, wanted: int) -> int:
-        """The number of rows that the devices share evenly, at least `wanted`."""
-        return math.ceil(wanted / self._mesh.size) * self._mesh.size
+    def batching(self, size: int) -> Batching:
+        """How `size` prompts at once lie on the devices."""
+        return Batching(size, self._mesh.size, self.meta.model.vision.merge)
 
-    def __call__(self, prompts: Sequence[Prepared], shape: Budget, size: int) -> list[Answer]:
-        """Answers at most `size` prompts in rows of one shape.
-
-        What is missing to `size` rows repeats the first prompt: a row without a prompt would not know when to stop.
-        """
-        vision = self.meta.model.vision
-        rows = [build_row([prompt], shape, vision) for prompt in prompts]
-        stacked = stack_rows(rows + [rows[0]] * (size - len(rows))).rows
+    def __call__(self, batch: Sequence[Group], shape: Shape, rows: int) -> list[Answer]:
+        """Answers a batch of groups in `rows` rows of one shape; returns each group's answers, one after another."""
+        stacked, questions = stack(batch, shape, rows, self.meta.model.vision)
         with jax.set_mesh(self._mesh):
+            stacked, questions = jax.tree.map(
+                lambda a: jax.device_put(a, batch_sharding(self._mesh, a.shape)), (stacked, questions)
+            )
             answers = generate(
                 self._graph,
                 self._params,
-                jax.tree.map(lambda a: jax.device_put(a, batch_sharding(self._mesh, a.shape)), stacked),
-                jnp.zeros(size, jnp.uint32),
+                stacked,
+                jnp.zeros((rows, shape.questions) if shape.questions else rows, jnp.uint32),
+                questions,
                 decoding=self._decoding,
                 stop_ids=stop_ids(self.tokenizer),
                 banned_ids=banned_ids(self.tokenizer, self.meta.model),
                 dtype=self._dtype,
             )
+        asked = [(row, place) for row, group in enumerate(batch) for place in range(len(group.items))]
         tokens, log_probs, lengths = (
-            np.asarray(array)[: len(prompts), 0] for array in (answers.tokens, answers.log_probs, answers.lengths)
+            np.asarray(array).reshape(rows, -1, *array.shape[-1:])
+            for array in (answers.tokens[..., 0, :], answers.log_probs[..., 0, :], answers.lengths)
         )
-        return [self._answer(*row) for row in zip(tokens, log_probs, lengths, strict=True)]
+        return [self._answer(tokens[at], log_probs[at], int(lengths[at][0])) for at in asked]
 
     def _answer(self, tokens: np.ndarray, log_probs: np.ndarray, length: int) -> Answer:
-        """One row's text: its tokens without the end token."""
-        ended = int(tokens[length - 1]) in stop_ids(self.tokenizer)
-        text = self.tokenizer.decode(tokens[: length - ended].tolist())
-        return Answer(text, tuple(round(float(value), 6) for value in log_probs[:length]), not ended)
+        """One row's text."""
+        return read_answer(tokens, log_probs, length, self.tokenizer, stop_ids(self.tokenizer))
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The model, for the search over candidates (sampling/reasoning.py)."""
+        return Policy(
+            graph=self._graph,
+            params=self._params,
+            mesh=self._mesh,
+            model=self.meta.model,
+            tokenizer=self.tokenizer,
+            inputs=self.inputs,
+            dtype=self._dtype,
+            stop_ids=stop_ids(self.tokenizer),
+            banned_ids=banned_ids(self.tokenizer, self.meta.model),
+            shape_of=partial(row_shape, merge=self.meta.model.vision.merge),
+        )
 
 
 def identity(checkpoint: epath.PathLike) -> dict[str, Any]:

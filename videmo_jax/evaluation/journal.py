@@ -1,5 +1,6 @@
 """What has been answered so far: a run that is killed goes on where it was, and never mixes two recipes."""
 
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -8,8 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from videmo_jax.evaluation.answerer import Answer
 from videmo_jax.evaluation.predictions import write_text
+from videmo_jax.sampling.policy import Answer
 
 
 class JournalError(ValueError):
@@ -51,6 +52,13 @@ class Journal:
         lines = [json.dumps({"key": key, **asdict(answer)}) + "\n" for key, answer in answers.items()]
         write_text(self._folder / f"{next(self._number):06}.jsonl", "".join(lines))
         self.answers |= answers
+
+    def add_reasoning(self, outcomes: Mapping[str, Any]) -> None:
+        """Keeps what led to a batch of answers, in `reasoning/`; a run that goes on writes a cut one once more."""
+        if outcomes:
+            lines = [json.dumps({"key": key, **outcome}) + "\n" for key, outcome in outcomes.items()]
+            name = hashlib.sha256("\n".join(outcomes).encode()).hexdigest()[:16]
+            write_text(self._out / "reasoning" / f"{name}.jsonl", "".join(lines))
 
 
 def _require_recipe(out: epath.Path, recipe: dict[str, Any]) -> None:

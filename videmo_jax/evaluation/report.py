@@ -15,9 +15,9 @@ from videmo_jax.evaluation.paper import paper_models
 from videmo_jax.evaluation.predictions import Prediction
 from videmo_jax.evaluation.scores import ItemScore, Results
 from videmo_jax.evaluation.tables import OURS, Table, tables_of, troubles
+from videmo_jax.reports.clips import Strip, strip
 from videmo_jax.reports.evaluation import EvaluationView, ShownItem, ShownTable, evaluation_page
 from videmo_jax.reports.figures import Row
-from videmo_jax.reports.strips import Strip, strip
 from videmo_jax.tasks.taxonomy import task_of
 
 ITEMS_PER_FILE = 24  # of each test file that can be looked through: they bound the page

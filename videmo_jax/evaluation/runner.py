@@ -16,13 +16,16 @@ from videmo_jax.data.rows import Prepared
 from videmo_jax.data.source import ClipFolder, SampleError
 from videmo_jax.data.video import ClipCache
 from videmo_jax.evaluation.answerer import Answerer, identity
-from videmo_jax.evaluation.batches import ahead, batches
+from videmo_jax.evaluation.batches import ahead
 from videmo_jax.evaluation.items import Item, read_items
 from videmo_jax.evaluation.journal import Journal
 from videmo_jax.evaluation.predictions import Prediction, write_predictions, write_text
+from videmo_jax.evaluation.reasoned import reasoned
+from videmo_jax.evaluation.remote_answers import RemoteModel, answer_remotely
 from videmo_jax.evaluation.results import Scoring, score_run
 from videmo_jax.evaluation.scores import Results
 from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.reasoning import Settings as Search
 from videmo_jax.training.checkpoint import read_meta
 
 # Questions about a clip come together, so that a few clips in memory are enough.
@@ -42,8 +45,10 @@ class Settings:
       dtype: `float32` or `bfloat16`.
       max_new_tokens: of an answer, its end token included.
       max_prompt_tokens: prompts that are longer are skipped and listed: they bound the memory.
-      batch: rows on all devices together, rounded up to a multiple of their number.
+      batch: prompts on all devices together, rounded up to a multiple of their number. At most so many
+        questions about a clip share its row.
       threads: that decode videos.
+      reasoning: how to reason about an item's clips before it is answered; None: it is answered at once.
     """
 
     split: str = "test"
@@ -54,6 +59,7 @@ class Settings:
     max_prompt_tokens: int = 8192
     batch: int = 16
     threads: int = min(8, os.cpu_count() or 1)
+    reasoning: Search | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "threads", "max_prompt_tokens"):
@@ -73,6 +79,7 @@ def evaluate(
     settings: Settings,
     on_progress: Progress | None = None,
     scoring: Scoring | None = None,
+    remote: RemoteModel | None = None,
 ) -> Results:
     """Answers every item and scores the answers.
 
@@ -86,23 +93,31 @@ def evaluate(
       settings: what to ask and how.
       on_progress: called with (items done, items in all).
       scoring: who judges, and by which rules; the default is the embedded judge with the official rules.
+      remote: a server of the exported checkpoint, which answers in its place.
 
     Raises:
       ValueError: the checkpoint, the dataset or the output folder cannot be used; the message says why.
     """
     out = epath.Path(out)
     items = read_items(data, settings.split, settings.variant, settings.tasks)
-    recipe = recipe_of(checkpoint, settings)
+    if remote and settings.reasoning:
+        raise ValueError("reasoning needs the model here; a server (--answers-url) answers without it")
+    recipe = recipe_of(checkpoint, settings) | (remote.recipe() if remote else {})
     journal = Journal(out, recipe)
     faults = {item.id: item.fault for item in items if item.sample is None}
     todo = [item for item in items if item.sample and item.key not in journal.answers]
     report = on_progress or (lambda done, total: None)
     report(len(items) - len(todo), len(items))
-    answerer = Answerer(checkpoint, settings.decoding, settings.dtype) if todo else None
+    answerer = Answerer(checkpoint, settings.decoding, settings.dtype) if todo and not remote else None
     journal.begin()
-    if answerer:
-        for done in _answer(answerer, todo, data, settings, journal, faults):
-            report(len(items) - len(todo) + done, len(items))
+    if remote:
+        progress = answer_remotely(remote, todo, data, out, journal, faults, settings.threads) if todo else ()
+    elif answerer:
+        progress = (_reason if settings.reasoning else _answer)(answerer, todo, data, settings, journal, faults)
+    else:
+        progress = ()
+    for done in progress:
+        report(len(items) - len(todo) + done, len(items))
     predictions, cut = _write_predictions(out, items, journal, faults)
     about = {"recipe": recipe, "checkpoint": os.fspath(checkpoint)}
     return score_run(
@@ -128,6 +143,7 @@ def recipe_of(checkpoint: epath.PathLike, settings: Settings) -> dict[str, Any]:
         "split": settings.split,
         "variant": settings.variant,
         "max_prompt_tokens": settings.max_prompt_tokens,
+        **({"reasoning": settings.reasoning.to_json()} if settings.reasoning else {}),
     }
 
 
@@ -156,12 +172,28 @@ def _answer(
 
     by_clip = sorted(items, key=lambda item: item.blank.videos)
     prompts = usable(ahead(by_clip, prepare, settings.threads))
-    size, answered, before = answerer.batch_size(settings.batch), 0, len(faults)
-    for shape, batch in batches(prompts, size, answerer.meta.model.vision.merge):
-        answers = answerer([prompt for _, prompt in batch], shape, size)
-        journal.add({item.key: answer for (item, _), answer in zip(batch, answers, strict=True)})
-        answered += len(batch)
+    batching, answered, before = answerer.batching(settings.batch), 0, len(faults)
+    for shape, batch in batching(prompts):
+        asked = [item for group in batch for item in group.items]
+        answers = answerer(batch, shape, batching.rows(shape))
+        journal.add({item.key: answer for item, answer in zip(asked, answers, strict=True)})
+        answered += len(asked)
         yield answered + len(faults) - before
+
+
+def _reason(
+    answerer: Answerer, items: Sequence[Item], data: Path, settings: Settings, journal: Journal, faults: dict[str, str]
+) -> Iterator[int]:
+    """As `_answer`, after reasoning; what led to the answers goes to the journal's folder, a file for each batch."""
+    done = 0
+    how = {"batch": settings.batch, "threads": settings.threads, "cache_bytes": CACHE_BYTES}
+    for part in reasoned(answerer, items, data, settings.reasoning, **how):
+        answered = {item.key: outcome for item, outcome in part if not isinstance(outcome, str)}
+        faults |= {item.id: outcome for item, outcome in part if isinstance(outcome, str)}
+        journal.add_reasoning({key: outcome.to_json() for key, outcome in answered.items()})
+        journal.add({key: outcome.answer for key, outcome in answered.items()})
+        done += len(part)
+        yield done
 
 
 def _write_predictions(

@@ -4,41 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-from jaxtyping import UInt8
-
+from videmo_jax.reports.clips import CLIP_STYLE, ShownClip, clip_figure
 from videmo_jax.reports.figures import histogram
 from videmo_jax.reports.page import page
-from videmo_jax.reports.strips import jpeg_url
 from videmo_jax.tasks.taxonomy import task_of
 
-JPEG_QUALITY = 80
 MOST_REJECTED = 500  # lines; a broken download of millions must not make a page that no browser opens
-STYLE = """
+STYLE = (
+    CLIP_STYLE
+    + """
 h2 { margin: 2rem 0 .5rem; } h3 { margin: 0 0 .25rem; font-size: 1rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.id { overflow-wrap: anywhere; min-width: 14rem; }
 article { background: var(--card); border-radius: .5rem; padding: .75rem; min-width: 0; }
-.small { font-size: 13px; opacity: .75; overflow-wrap: anywhere; margin: 0; }
-.frames { display: flex; gap: 2px; overflow-x: auto; margin: .5rem 0; }
-.frames img { height: 8.5rem; width: auto; border-radius: 2px; flex: none; }
 .turn { white-space: pre-line; overflow-wrap: anywhere; margin: .5rem 0 0; max-height: 16rem; overflow-y: auto; }
 .answer { border-left: 3px solid var(--line); padding-left: .6rem; font-weight: 600; }
-.wrong { color: light-dark(#b00020, #ff8a8a); }
 """
-
-
-@dataclass(frozen=True)
-class ShownClip:
-    """A clip to show: RGB frames and the second each stands at, or why there are none."""
-
-    path: str
-    frames: UInt8[np.ndarray, "F H W 3"] | None = None
-    seconds: tuple[float, ...] = ()
-    note: str = ""
-    fault: str = ""
+)
 
 
 @dataclass(frozen=True)
@@ -119,24 +103,13 @@ def _card(sample: ShownSample) -> str:
     )
     return (
         f'<article><h3>{escape(heading)}</h3><p class="small">{escape(sample.id)}</p>'
-        f"{''.join(map(_clip, sample.clips))}{turns}</article>"
+        f"{''.join(map(clip_figure, sample.clips))}{turns}</article>"
     )
 
 
 def _role(role: str) -> str:
     """Questions and answers can be told apart by their look; only instructions need a name."""
     return '<span class="small">system: </span>' if role == "system" else ""
-
-
-def _clip(clip: ShownClip) -> str:
-    about = f'<p class="small">{escape(clip.path)}{escape(clip.note and f" · {clip.note}")}</p>'
-    if clip.frames is None:
-        return f'{about}<p class="small wrong">{escape(clip.fault)}</p>'
-    images = "".join(
-        f'<img src="{jpeg_url(frame, JPEG_QUALITY)}" alt="{second:.1f} s" title="{second:.1f} s">'
-        for frame, second in zip(clip.frames, clip.seconds, strict=True)
-    )
-    return f'{about}<div class="frames">{images}</div>'
 
 
 def _rejected(rejected: Sequence[tuple[str, str]]) -> str:

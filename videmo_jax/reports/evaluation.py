@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
+from videmo_jax.reports.clips import Strip
 from videmo_jax.reports.figures import Row, row_chart
 from videmo_jax.reports.page import page
-from videmo_jax.reports.strips import Strip
 
 STYLE = """
 h2 { margin: 2rem 0 .5rem; } h3 { margin: 0; font-size: 1rem; }

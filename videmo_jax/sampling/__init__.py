@@ -1,1 +1,1 @@
-"""Answers from a model: prefill, decode, and the choice of the next token."""
+"""Answers from a model: prefill, decode, the choice of the next token, and the search on three levels."""

@@ -1,0 +1,96 @@
+"""Captions as sentences of units: the words and phrases of the lexicon, in order, with what each may mean."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from videmo_jax.affective.lexicon import LEXICON, Entry
+
+WORD = re.compile(r"[^\W\d_]+|\d+|[,.;:!?()\n\u2026\u2013\u2014]")
+CLITIC = re.compile(r"['\u2019](?:s|re|ve|ll|d|m)\b")
+NOT = re.compile(r"n['\u2019]t\b")
+ACTION_UNIT = re.compile(r"\b(?:action unit|au)s?[ -]?(\d{1,2})\b")
+STOPS = frozenset(".;!?\n\u2026")
+PAUSES = frozenset(",:()\u2013\u2014")
+UNKNOWN = Entry()
+COMMA = Entry(roles={"comma"})
+
+
+@dataclass(slots=True)
+class Unit:
+    """A word or phrase in its sentence.
+
+    Attributes:
+      word: its first word as written, in lower case.
+      entry: what it may mean.
+      used: whether a part of the body, a look or a turn has taken it.
+    """
+
+    word: str
+    entry: Entry
+    used: bool = False
+    group: list[int] = field(default_factory=list)  # of a part: the parts named together with it
+
+
+def sentences(text: str) -> Iterator[list[Unit]]:
+    """The sentences of a text; a semicolon or a line's end closes one, too."""
+    text = NOT.sub(" not", text.lower())
+    text = ACTION_UNIT.sub(_action_unit, CLITIC.sub(" ", text))
+    words: list[str] = []
+    for word in WORD.findall(text):
+        if word in STOPS:
+            if words:
+                yield _units(words)
+                words = []
+        else:
+            words.append(word)
+    if words:
+        yield _units(words)
+
+
+def _action_unit(match: re.Match[str]) -> str:
+    return f" actionunit {int(match[1])} "
+
+
+def _units(words: list[str]) -> list[Unit]:
+    bases = [LEXICON.bases.get(word, word) for word in words]
+    units: list[Unit] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word in PAUSES:
+            units.append(Unit(word, COMMA))
+            at += 1
+            continue
+        if word == "actionunit":
+            key = LEXICON.action_units.get(int(words[at + 1]))
+            if key is not None:
+                units.append(Unit(word, Entry(facts=[key])))
+            at += 2
+            continue
+        length, entry = _phrase(words, bases, at)
+        if not length or (words[at] == "a" and _is_thing(words, at + length)):  # `a little girl` is no `a little`
+            length, entry = 1, LEXICON.singles.get(word, UNKNOWN)
+        units.append(Unit(word, entry))
+        at += length
+    return units
+
+
+def _is_thing(words: list[str], at: int) -> bool:
+    entry = LEXICON.singles.get(words[at], UNKNOWN) if at < len(words) else UNKNOWN
+    return bool(entry.person or entry.part or entry.garment)
+
+
+def _phrase(words: list[str], bases: list[str], at: int) -> tuple[int, Entry]:
+    """The longest phrase of several words that begins at a place: how many words it takes (0: none) and its entry."""
+    for phrase, entry in LEXICON.phrases.get(bases[at], ()):
+        place, end = at + 1, len(words)
+        for part in phrase[1:]:
+            while place < end and words[place] in LEXICON.determiners and bases[place] != part:
+                place += 1
+            if place == end or bases[place] != part:
+                break
+            place += 1
+        else:
+            return place - at, entry
+    return 0, UNKNOWN
