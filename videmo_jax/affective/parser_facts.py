@@ -70,7 +70,8 @@ def _alone(units: list[Unit], at: int) -> Iterator[tuple[int, Key, str | None]]:
     """What a unit says by itself."""
     entry = units[at].entry
     for key in entry.facts:
-        if key[1] != "gender":
+        sits_on_somebody = key[2] == "sits" and at > 0 and units[at - 1].entry.garment in ("hat", "cap", "glasses")
+        if key[1] != "gender" and not sits_on_somebody:
             yield at, key, None
     if entry.feeling:
         yield at, ("emotion", "feeling", entry.feeling), _intensity(units, at)

@@ -12,6 +12,8 @@ NOT = re.compile(r"n['\u2019]t\b")
 ACTION_UNIT = re.compile(r"\b(?:action unit|au)s?[ -]?(\d{1,2})\b")
 STOPS = frozenset(".;!?\n\u2026")
 PAUSES = frozenset(",:()\u2013\u2014")
+MAX_WORDS = 200  # of a sentence; a longer one is cut, so that the time for any text grows with its length alone
+MAX_DETERMINERS = 2  # that may stand between two words of a phrase
 UNKNOWN = Entry()
 COMMA = Entry(roles={"comma"})
 
@@ -42,8 +44,11 @@ def sentences(text: str) -> Iterator[list[Unit]]:
             if words:
                 yield _units(words)
                 words = []
-        else:
-            words.append(word)
+            continue
+        words.append(word)
+        if len(words) == MAX_WORDS:
+            yield _units(words)
+            words = []
     if words:
         yield _units(words)
 
@@ -86,7 +91,8 @@ def _phrase(words: list[str], bases: list[str], at: int) -> tuple[int, Entry]:
     for phrase, entry in LEXICON.phrases.get(bases[at], ()):
         place, end = at + 1, len(words)
         for part in phrase[1:]:
-            while place < end and words[place] in LEXICON.determiners and bases[place] != part:
+            last = min(end, place + MAX_DETERMINERS)
+            while place < last and words[place] in LEXICON.determiners and bases[place] != part:
                 place += 1
             if place == end or bases[place] != part:
                 break
