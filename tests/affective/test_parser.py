@@ -281,6 +281,23 @@ def test_one_fact(fact, text):
     assert fact in found[0]
 
 
+# The names of the units in FACS (Ekman, Friesen and Hager, 2002).
+FACS = {
+    **{1: "Inner Brow Raiser", 2: "Outer Brow Raiser", 4: "Brow Lowerer", 5: "Upper Lid Raiser", 6: "Cheek Raiser"},
+    **{7: "Lid Tightener", 9: "Nose Wrinkler", 10: "Upper Lip Raiser", 11: "Nasolabial Deepener"},
+    **{12: "Lip Corner Puller", 14: "Dimpler", 15: "Lip Corner Depressor", 16: "Lower Lip Depressor"},
+    **{17: "Chin Raiser", 18: "Lip Pucker", 20: "Lip Stretcher", 22: "Lip Funneler", 23: "Lip Tightener"},
+    **{24: "Lip Pressor", 25: "Lips Part", 26: "Jaw Drop", 27: "Mouth Stretch", 28: "Lip Suck", 43: "Eyes Closed"},
+}
+
+
+@pytest.mark.parametrize("unit", FACS)
+def test_action_units_by_number_and_name(unit):
+    _, aspect, item = LEXICON.action_units[unit]
+    for text in (FACS[unit], f"AU{unit}", f"AU{unit:02d} ({FACS[unit]})", f"Action unit {unit} is active."):
+        assert facts(text) == [{f"{aspect}: {item}"}]
+
+
 def test_two_people_by_place_and_pronoun():
     she, he = facts(
         "The woman on the left smiles while the man on the right frowns. She has blonde hair. He wears glasses. "

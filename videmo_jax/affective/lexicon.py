@@ -135,7 +135,7 @@ class Lexicon:
             elif base is None or base is own or own.roles:
                 singles[form] = own
             else:
-                facts = own.facts or base.facts
+                facts = own.facts or ([] if own.feeling else base.facts)
                 singles[form] = replace(own, states=base.states | own.states, facts=facts)
         return singles
 
@@ -232,11 +232,13 @@ def _inflected(word: str) -> Iterator[str]:
     elif word.endswith("e"):
         yield from (word + "d", word[:-1] + "ing")
     else:
-        yield from (word + "ed", word + "ing")
+        doubled = word[-1] not in VOWELS + "wxy" and word[-2] in VOWELS and word[-3] not in VOWELS
+        if doubled:
+            yield from (word + word[-1] + "ed", word + word[-1] + "ing")
+        if not doubled or sum(letter in VOWELS for letter in word) > 1:  # `opened`, but no `scared` of `scar`
+            yield from (word + "ed", word + "ing")
         if word.endswith(("s", "x", "z", "ch", "sh", "o")):
             yield word + "es"
-        if word[-1] not in VOWELS + "wxy" and word[-2] in VOWELS:
-            yield from (word + word[-1] + "ed", word + word[-1] + "ing")
     if word.endswith("ie"):
         yield word[:-2] + "ying"
 

@@ -64,12 +64,13 @@ def _note(event: Event) -> None:
 
 
 def _late_intensity(units: list[Unit], said: list[Event], last: Event | None) -> None:
-    """`The intensity is high.` is said of the last feeling."""
+    """`The intensity is high.` and `It is strong.` are said of the last feeling."""
     if last is None or any(event.feeling for event in said):
         return
     levels = [at for at, unit in enumerate(units) if "level" in unit.entry.roles]
     strengths = [unit.entry.intensity for unit in units if unit.entry.intensity]
-    if levels and strengths:
+    alone = units[0].word in ("it", "this") and not said and len(units) <= 4
+    if strengths and (levels or alone):
         for who in last.people:
             who.feelings[str(last.feeling)] = strengths[0]
 

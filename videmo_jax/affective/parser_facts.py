@@ -220,9 +220,15 @@ def _intensity(units: list[Unit], at: int) -> str | None:
                 return pending
         elif "be" in entry.roles:
             linked = True
+        elif units[place].word == "it" or ("and" in entry.roles and _word(units, place + 1) == "it"):
+            continue  # `she is angry, and it is strong`
         elif entry.feeling or entry.facts or entry.part or entry.roles & {"and", "break", "show", "because"}:
             return None
     return None
+
+
+def _word(units: list[Unit], at: int) -> str:
+    return units[at].word if at < len(units) else ""
 
 
 def _garment_colour(units: list[Unit], at: int) -> list[str]:
