@@ -281,6 +281,12 @@ def test_one_fact(fact, text):
     assert fact in found[0]
 
 
+def test_lists_of_action_units():
+    found = {"eyebrows: inner corners raised", "eyebrows: drawn together", "mouth: corners down"}
+    for text in ("AU1, AU4, AU15", "AUs 1, 4 and 15 are active.", "AU1+4+15", "Action units 01, 04, and 15: sadness"):
+        assert facts(text)[0] - {"feeling: sadness"} == found
+
+
 # The names of the units in FACS (Ekman, Friesen and Hager, 2002).
 FACS = {
     **{1: "Inner Brow Raiser", 2: "Outer Brow Raiser", 4: "Brow Lowerer", 5: "Upper Lid Raiser", 6: "Cheek Raiser"},
@@ -311,6 +317,18 @@ def test_two_of_one_gender():
     first, second = facts("Two women talk. The first woman laughs. The second one nods. Both wear hats.")
     assert first >= {"facial actions: talks", "expression: laugh", "accessories: hat"}
     assert second >= {"facial actions: talks", "accessories: hat"}
+
+
+def test_two_do_the_same():
+    first, second = facts("A man in glasses and a woman with red hair are talking.")
+    assert first == {"gender: male", "accessories: glasses", "facial actions: talks"}
+    assert second == {"gender: female", "hair: red", "facial actions: talks"}
+
+
+def test_a_list_with_colons():
+    assert facts("Brows: lowered. Eyes: wide open. Hair: long, brown. Emotion: anger (strong).") == [
+        {"eyebrows: drawn together", "eyes: wide open", "hair: long", "hair: brown", "feeling: anger (strong)"}
+    ]
 
 
 def test_a_new_person_and_the_same_again():

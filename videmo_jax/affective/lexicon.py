@@ -53,7 +53,7 @@ STEP = 0.15  # of similarity, for a step of intensity
 Key = tuple[Level, str, str]  # level, aspect, item
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """What one word or phrase may mean; which of it holds, the words around it decide.
 

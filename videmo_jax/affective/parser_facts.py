@@ -10,7 +10,7 @@ from videmo_jax.affective.parser_states import join_parts, states, takes_part
 from videmo_jax.affective.parser_words import Unit
 
 REACH = 10  # units that a hand may stand from where it is
-WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion"})  # `a sense of`
+WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion", "sign"})  # `a sense of`
 AT_PARTS = {"mouth": "mouth", "mouth corners": "mouth", "upper lip": "mouth", "lower lip": "mouth", "eyes": "eyes"} | {
     part: part for part in ("face", "chin", "head", "nose", "hair", "forehead")
 }
@@ -22,7 +22,7 @@ AT = frozenset({"at", "on", "over", "to", "against", "near", "before", "in", "to
 HAND_AT = ("attribute", "body actions", "hand at {}")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
     """Something said at a place of a sentence; a feeling's item is its bare name.
 
@@ -123,8 +123,8 @@ def _setting(units: list[Unit]) -> list[bool]:
             subject = False
         elif "setting" in entry.roles and not unit.used:
             before = at - 1
-            while before >= 0 and not units[before].entry.roles and not units[before].entry.person:
-                aside[before] = True
+            while before >= 0 and not (units[before].entry.roles or units[before].entry.person):
+                aside[before] = not units[before].entry.facts
                 before -= 1
             following = units[at + 1].entry.roles if at + 1 < len(units) else set()
             first = all("det" in each.entry.roles or aside[place] for place, each in enumerate(units[:at]))
@@ -207,6 +207,8 @@ def _intensity(units: list[Unit], at: int) -> str | None:
             break
         if unit.entry.facts or unit.entry.states or unit.entry.part or unit.entry.feeling:
             break
+    if _word(units, at + 1) == "(" and at + 2 < len(units) and units[at + 2].entry.intensity:
+        return units[at + 2].entry.intensity
     linked, pending = False, None
     for place in range(at + 1, min(at + 7, len(units))):
         entry = units[place].entry

@@ -9,16 +9,17 @@ from videmo_jax.affective.lexicon import LEXICON, Entry
 WORD = re.compile(r"[^\W\d_]+|\d+|[,.;:!?()\n\u2026\u2013\u2014]")
 CLITIC = re.compile(r"['\u2019](?:s|re|ve|ll|d|m)\b")
 NOT = re.compile(r"n['\u2019]t\b")
-ACTION_UNIT = re.compile(r"\b(?:action unit|au)s?[ -]?(\d{1,2})\b")
+ACTION_UNITS = re.compile(r"\b(?:action unit|au)s? ?(\d{1,2}(?:(?: ?[,+&] ?| and |, and )\d{1,2})*)\b")
 STOPS = frozenset(".;!?\n\u2026")
 PAUSES = frozenset(",:()\u2013\u2014")
 MAX_WORDS = 200  # of a sentence; a longer one is cut, so that the time for any text grows with its length alone
 MAX_DETERMINERS = 2  # that may stand between two words of a phrase
 UNKNOWN = Entry()
 COMMA = Entry(roles={"comma"})
+IS = Entry(roles={"be"})  # `Hair: brown`
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Unit:
     """A word or phrase in its sentence.
 
@@ -37,7 +38,7 @@ class Unit:
 def sentences(text: str) -> Iterator[list[Unit]]:
     """The sentences of a text; a semicolon or a line's end closes one, too."""
     text = NOT.sub(" not", text.lower())
-    text = ACTION_UNIT.sub(_action_unit, CLITIC.sub(" ", text))
+    text = ACTION_UNITS.sub(_action_units, CLITIC.sub(" ", text))
     words: list[str] = []
     for word in WORD.findall(text):
         if word in STOPS:
@@ -53,8 +54,8 @@ def sentences(text: str) -> Iterator[list[Unit]]:
         yield _units(words)
 
 
-def _action_unit(match: re.Match[str]) -> str:
-    return f" actionunit {int(match[1])} "
+def _action_units(match: re.Match[str]) -> str:
+    return " ".join(f" actionunit {int(number)} " for number in re.findall(r"\d+", match[1]))
 
 
 def _units(words: list[str]) -> list[Unit]:
@@ -64,7 +65,7 @@ def _units(words: list[str]) -> list[Unit]:
     while at < len(words):
         word = words[at]
         if word in PAUSES:
-            units.append(Unit(word, COMMA))
+            units.append(Unit(word, IS if word == ":" and units and units[-1].entry.part else COMMA))
             at += 1
             continue
         if word == "actionunit":
