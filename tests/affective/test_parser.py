@@ -367,6 +367,7 @@ def test_denied(text, expected):
         "The room is bright; the walls are pale and the atmosphere is tense.",
         "",
         "Es regnet.",
+        "AU99. AU 8.",
         "42",
     ],
 )

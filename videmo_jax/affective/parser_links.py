@@ -38,16 +38,22 @@ def link(units: list[Unit], said: list[Event], before: list[Event]) -> None:
 
 
 def _modifiers(units: list[Unit], said: list[Event]) -> None:
-    """A `shy smile` and `eyes wide with fear` name the feeling that they show."""
+    """A `shy smile`, `smiles shyly` and `eyes wide with fear` name the feeling that they show."""
     for first, second in itertools.pairwise(said):
         gap = range(first.at + 1, second.at)
         if first.feeling and second.key[1] in ("expression", "gaze") and not gap:
             _connect([second], [first])
+        elif first.key[1] in ("expression", "gaze") and second.feeling and not gap and _adverb(units, second):
+            _connect([first], [second])
         elif first.key[0] == "expression" and second.feeling and 1 <= len(gap) <= 4:
             words = [units[at].word for at in gap]
             plain = all(units[at].entry.intensity or "det" in units[at].entry.roles for at in gap[1:])
             if words[0] in FROM_FEELING and plain:
                 _connect([first], [second])
+
+
+def _adverb(units: list[Unit], event: Event) -> bool:
+    return units[event.at].word.endswith("ly")
 
 
 def _feelings(said: list[Event]) -> list[Event]:

@@ -40,18 +40,14 @@ def sentences(text: str) -> Iterator[list[Unit]]:
     text = NOT.sub(" not", text.lower())
     text = ACTION_UNITS.sub(_action_units, CLITIC.sub(" ", text))
     words: list[str] = []
-    for word in WORD.findall(text):
-        if word in STOPS:
-            if words:
-                yield _units(words)
-                words = []
-            continue
-        words.append(word)
-        if len(words) == MAX_WORDS:
-            yield _units(words)
+    for word in (*WORD.findall(text), "."):
+        if word not in STOPS:
+            words.append(word)
+        if words and (word in STOPS or len(words) == MAX_WORDS):
+            units = _units(words)
+            if units:  # an action unit that there is not leaves nothing
+                yield units
             words = []
-    if words:
-        yield _units(words)
 
 
 def _action_units(match: re.Match[str]) -> str:
