@@ -62,6 +62,7 @@ def test_the_prompt_explains_the_form():
     prompt = tree_prompt("He winks {caption}.")
     assert prompt.endswith("Description: He winks {caption}.")
     assert "{vocabulary}" not in prompt
+    assert "happiness, sadness, anger" in prompt
     for level, aspects in ASPECTS.items():
         assert f"{level}: {', '.join(aspects)}" in prompt
     # The example in the prompt is a tree, and what the parser makes of its caption.

@@ -89,6 +89,7 @@ class Lexicon:
       bases: the base form of each known word form.
       determiners: words that may stand anywhere inside of a phrase.
       uncoloured: garments whose colour is left out.
+      feelings: the canonical names of all.
       garments: all of them, without colours.
       groups: the group of related facts that a fact is in, by a name of its own.
       action_units: the item of each action unit of FACS by its number.
@@ -106,6 +107,7 @@ class Lexicon:
                 aspect, _, item = cue.partition("|")
                 self.cues.setdefault((aspect, item), set()).add(feeling)
         self.uncoloured = frozenset(data["uncoloured"])
+        self.feelings = tuple(data["feelings"])
         self.garments = frozenset(data["garments"])
         self.groups = _groups(data)
         self.singles = self._single_words(entries)

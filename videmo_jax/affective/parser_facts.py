@@ -10,7 +10,9 @@ from videmo_jax.affective.parser_states import join_parts, states, takes_part
 from videmo_jax.affective.parser_words import Unit
 
 REACH = 10  # units that a hand may stand from where it is
-WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion", "sign"})  # `a sense of`
+WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion", "sign"}) | {
+    *("level", "degree", "amount", "intensity", "kind"),
+}  # `a sense of`
 AT_PARTS = {"mouth": "mouth", "mouth corners": "mouth", "upper lip": "mouth", "lower lip": "mouth", "eyes": "eyes"} | {
     part: part for part in ("face", "chin", "head", "nose", "hair", "forehead")
 }
@@ -214,7 +216,9 @@ def _intensity(units: list[Unit], at: int) -> str | None:
         entry = units[place].entry
         if entry.intensity and pending is None:
             pending = entry.intensity
-            last = place + 1 == len(units) or bool(units[place + 1].entry.roles & {"comma", "and", "break"})
+            last = place + 1 == len(units) or bool(
+                units[place + 1].entry.roles & {"comma", "and", "break", "with", "first"}
+            )
             if linked and last:
                 return pending
         elif "level" in entry.roles:

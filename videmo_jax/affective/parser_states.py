@@ -10,7 +10,7 @@ It belongs to a part for which the lexicon knows it:
 from collections.abc import Iterator
 
 from videmo_jax.affective.lexicon import Key
-from videmo_jax.affective.parser_moves import directed
+from videmo_jax.affective.parser_moves import SIDES, directed
 from videmo_jax.affective.parser_words import Unit
 
 OWNERS = frozenset({"his", "her", "their", "its", "the", "both"})
@@ -39,7 +39,8 @@ def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
     for at, unit in enumerate(units):
         if not unit.entry.states or unit.used:
             continue
-        part = _right_after(units, at)
+        # `her right eye` looks nowhere.
+        part = None if unit.entry.direction in SIDES else _right_after(units, at)
         group = _bare(units, part) if part is not None else []
         if part is None and not _has_object(units, at):
             part = _subject(units, at, told, objects)
