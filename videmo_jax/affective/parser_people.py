@@ -60,7 +60,7 @@ class People:
         spoken = False
         for at, unit in enumerate(units):
             if at in starts:
-                object_of = spoken and at > 0 and "with" in units[at - 1].entry.roles
+                object_of = spoken and at > 0 and not units[at - 1].entry.roles & {"and", "or", "comma", "break"}
                 before, self.now = self.now, self._noun(units, at, starts[at])
                 subject = (subject or before) if object_of else None
                 spoken = True
