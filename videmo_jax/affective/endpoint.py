@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from videmo_jax.affective.lexicon import ASPECTS
+from videmo_jax.affective.lexicon import ASPECTS, LEXICON
 from videmo_jax.affective.text import PERSON, TreeTextError, from_text
 from videmo_jax.affective.tree import LEVELS, AffectiveTree
 
 FENCED = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
 CAPTION = "{caption}"
+FEELINGS = "{feelings}"
 VOCABULARY = "{vocabulary}"
 
 
@@ -44,7 +45,8 @@ def tree_prompt(caption: str) -> str:
     template = "\n".join(data["lines"])
     vocabulary = "\n".join(f"{level}: {', '.join(ASPECTS[level])}" for level in reversed(LEVELS))
     # The caption comes last, so that braces in it are never filled in.
-    return template.replace(VOCABULARY, vocabulary).replace(CAPTION, caption)
+    filled = template.replace(VOCABULARY, vocabulary).replace(FEELINGS, ", ".join(LEXICON.feelings))
+    return filled.replace(CAPTION, caption)
 
 
 def tree_from_reply(reply: str) -> AffectiveTree:

@@ -53,7 +53,7 @@ STEP = 0.15  # of similarity, for a step of intensity
 Key = tuple[Level, str, str]  # level, aspect, item
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """What one word or phrase may mean; which of it holds, the words around it decide.
 
@@ -89,6 +89,7 @@ class Lexicon:
       bases: the base form of each known word form.
       determiners: words that may stand anywhere inside of a phrase.
       uncoloured: garments whose colour is left out.
+      feelings: the canonical names of all.
       garments: all of them, without colours.
       groups: the group of related facts that a fact is in, by a name of its own.
       action_units: the item of each action unit of FACS by its number.
@@ -106,6 +107,7 @@ class Lexicon:
                 aspect, _, item = cue.partition("|")
                 self.cues.setdefault((aspect, item), set()).add(feeling)
         self.uncoloured = frozenset(data["uncoloured"])
+        self.feelings = tuple(data["feelings"])
         self.garments = frozenset(data["garments"])
         self.groups = _groups(data)
         self.singles = self._single_words(entries)
@@ -135,7 +137,7 @@ class Lexicon:
             elif base is None or base is own or own.roles:
                 singles[form] = own
             else:
-                facts = own.facts or base.facts
+                facts = own.facts or ([] if own.feeling else base.facts)
                 singles[form] = replace(own, states=base.states | own.states, facts=facts)
         return singles
 
@@ -232,11 +234,13 @@ def _inflected(word: str) -> Iterator[str]:
     elif word.endswith("e"):
         yield from (word + "d", word[:-1] + "ing")
     else:
-        yield from (word + "ed", word + "ing")
+        doubled = word[-1] not in VOWELS + "wxy" and word[-2] in VOWELS and word[-3] not in VOWELS
+        if doubled:
+            yield from (word + word[-1] + "ed", word + word[-1] + "ing")
+        if not doubled or sum(letter in VOWELS for letter in word) > 1:  # `opened`, but no `scared` of `scar`
+            yield from (word + "ed", word + "ing")
         if word.endswith(("s", "x", "z", "ch", "sh", "o")):
             yield word + "es"
-        if word[-1] not in VOWELS + "wxy" and word[-2] in VOWELS:
-            yield from (word + word[-1] + "ed", word + word[-1] + "ing")
     if word.endswith("ie"):
         yield word[:-2] + "ying"
 

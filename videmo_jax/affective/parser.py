@@ -6,9 +6,9 @@ spoken of at that place (`parser_people`) and yields facts and feelings (`parser
 
 Edges. A node supports at most one other.
 - Stated: in a sentence `CUES show FEELING` or `FEELING because CUES` (and their synonyms in the lexicon), `shy smile`,
-  `eyes wide with fear`, each cue (an expression, or an action other than a posture) goes below the first of these
-  feelings that it is typical of by the lexicon's table, else below the first. `This suggests FEELING` takes the cues of
-  the sentence before.
+  `smiles shyly`, `eyes wide with fear`, each cue (an expression, or an action other than a posture) goes below the
+  first of these feelings that it is typical of by the lexicon's table, else below the first of them. `This suggests
+  FEELING` takes the cues of the sentence before.
 - By default an expression goes below the first feeling of the same person that it is typical of, in order of mention.
 - A look of the eyes, eyebrows, mouth, nose or chin goes below the first expression of the same aspect.
 What is denied neither supports nor is supported; all else stands directly below its person.
@@ -64,12 +64,13 @@ def _note(event: Event) -> None:
 
 
 def _late_intensity(units: list[Unit], said: list[Event], last: Event | None) -> None:
-    """`The intensity is high.` is said of the last feeling."""
+    """`The intensity is high.` and `It is strong.` are said of the last feeling."""
     if last is None or any(event.feeling for event in said):
         return
     levels = [at for at, unit in enumerate(units) if "level" in unit.entry.roles]
     strengths = [unit.entry.intensity for unit in units if unit.entry.intensity]
-    if levels and strengths:
+    alone = units[0].word in ("it", "this") and not said and len(units) <= 4
+    if strengths and (levels or alone):
         for who in last.people:
             who.feelings[str(last.feeling)] = strengths[0]
 

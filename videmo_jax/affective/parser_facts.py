@@ -10,7 +10,9 @@ from videmo_jax.affective.parser_states import join_parts, states, takes_part
 from videmo_jax.affective.parser_words import Unit
 
 REACH = 10  # units that a hand may stand from where it is
-WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion"})  # `a sense of`
+WITHIN = frozenset({"of", "sense", "feeling", "with", "in", "a", "an", "state", "emotion", "sign"}) | {
+    *("level", "degree", "amount", "intensity", "kind"),
+}  # `a sense of`
 AT_PARTS = {"mouth": "mouth", "mouth corners": "mouth", "upper lip": "mouth", "lower lip": "mouth", "eyes": "eyes"} | {
     part: part for part in ("face", "chin", "head", "nose", "hair", "forehead")
 }
@@ -22,7 +24,7 @@ AT = frozenset({"at", "on", "over", "to", "against", "near", "before", "in", "to
 HAND_AT = ("attribute", "body actions", "hand at {}")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
     """Something said at a place of a sentence; a feeling's item is its bare name.
 
@@ -70,7 +72,8 @@ def _alone(units: list[Unit], at: int) -> Iterator[tuple[int, Key, str | None]]:
     """What a unit says by itself."""
     entry = units[at].entry
     for key in entry.facts:
-        if key[1] != "gender":
+        sits_on_somebody = key[2] == "sits" and at > 0 and units[at - 1].entry.garment in ("hat", "cap", "glasses")
+        if key[1] != "gender" and not sits_on_somebody:
             yield at, key, None
     if entry.feeling:
         yield at, ("emotion", "feeling", entry.feeling), _intensity(units, at)
@@ -122,8 +125,8 @@ def _setting(units: list[Unit]) -> list[bool]:
             subject = False
         elif "setting" in entry.roles and not unit.used:
             before = at - 1
-            while before >= 0 and not units[before].entry.roles and not units[before].entry.person:
-                aside[before] = True
+            while before >= 0 and not (units[before].entry.roles or units[before].entry.person):
+                aside[before] = not units[before].entry.facts
                 before -= 1
             following = units[at + 1].entry.roles if at + 1 < len(units) else set()
             first = all("det" in each.entry.roles or aside[place] for place, each in enumerate(units[:at]))
@@ -206,12 +209,16 @@ def _intensity(units: list[Unit], at: int) -> str | None:
             break
         if unit.entry.facts or unit.entry.states or unit.entry.part or unit.entry.feeling:
             break
+    if _word(units, at + 1) == "(" and at + 2 < len(units) and units[at + 2].entry.intensity:
+        return units[at + 2].entry.intensity
     linked, pending = False, None
     for place in range(at + 1, min(at + 7, len(units))):
         entry = units[place].entry
         if entry.intensity and pending is None:
             pending = entry.intensity
-            last = place + 1 == len(units) or bool(units[place + 1].entry.roles & {"comma", "and", "break"})
+            last = place + 1 == len(units) or bool(
+                units[place + 1].entry.roles & {"comma", "and", "break", "with", "first"}
+            )
             if linked and last:
                 return pending
         elif "level" in entry.roles:
@@ -219,9 +226,15 @@ def _intensity(units: list[Unit], at: int) -> str | None:
                 return pending
         elif "be" in entry.roles:
             linked = True
+        elif units[place].word == "it" or ("and" in entry.roles and _word(units, place + 1) == "it"):
+            continue  # `she is angry, and it is strong`
         elif entry.feeling or entry.facts or entry.part or entry.roles & {"and", "break", "show", "because"}:
             return None
     return None
+
+
+def _word(units: list[Unit], at: int) -> str:
+    return units[at].word if at < len(units) else ""
 
 
 def _garment_colour(units: list[Unit], at: int) -> list[str]:

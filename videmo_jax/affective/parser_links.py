@@ -2,7 +2,7 @@
 
 import itertools
 
-from videmo_jax.affective.lexicon import LEXICON, Key
+from videmo_jax.affective.lexicon import INTENSITIES, LEXICON, Key
 from videmo_jax.affective.parser_facts import Event
 from videmo_jax.affective.parser_words import Unit
 
@@ -38,16 +38,22 @@ def link(units: list[Unit], said: list[Event], before: list[Event]) -> None:
 
 
 def _modifiers(units: list[Unit], said: list[Event]) -> None:
-    """A `shy smile` and `eyes wide with fear` name the feeling that they show."""
+    """A `shy smile`, `smiles shyly` and `eyes wide with fear` name the feeling that they show."""
     for first, second in itertools.pairwise(said):
         gap = range(first.at + 1, second.at)
         if first.feeling and second.key[1] in ("expression", "gaze") and not gap:
             _connect([second], [first])
+        elif first.key[1] in ("expression", "gaze") and second.feeling and not gap and _adverb(units, second):
+            _connect([first], [second])
         elif first.key[0] == "expression" and second.feeling and 1 <= len(gap) <= 4:
             words = [units[at].word for at in gap]
             plain = all(units[at].entry.intensity or "det" in units[at].entry.roles for at in gap[1:])
             if words[0] in FROM_FEELING and plain:
                 _connect([first], [second])
+
+
+def _adverb(units: list[Unit], event: Event) -> bool:
+    return units[event.at].word.endswith("ly")
 
 
 def _feelings(said: list[Event]) -> list[Event]:
@@ -114,10 +120,10 @@ def courses(units: list[Unit], said: list[Event], last: Event | None) -> list[tu
     opens = any(at <= 1 or (last is not None and last.first) for at in marks["then"])
     previous = last if opens or (last is not None and last.first and last.then) else None
     for event in feelings:
-        if previous is not None and previous.feeling != event.feeling and previous.at not in lasting:
-            pair = _order(units, previous, event, marks, previous is last)
-            if pair:
-                found.append((event, pair))
+        if previous is not None and previous.at not in lasting:
+            text = _order(units, previous, event, marks, previous is last)
+            if text:
+                found.append((event, text))
         event.first = bool(_marks(units, "first"))
         event.then = any(at > event.at for at in marks["then"])
         previous = event
@@ -139,13 +145,12 @@ def _near(said: list[Event], at: int) -> Event | None:
 
 def _subject_feeling(units: list[Unit], said: list[Event], at: int, last: Event | None) -> Event | None:
     """The feeling that grows or fades."""
-    if units[at].word.endswith("ing"):  # `growing anger`
-        for event in said:
-            if event.feeling and 0 < event.at - at <= 2:
-                return event
-    elif any(event.feeling and 0 < event.at - at <= 2 for event in said):
-        return None  # `grows sad`: that is, becomes
     before = [event for event in said if event.at < at and (event.feeling or event.shows)]
+    reached = next((event for event in said if event.feeling and 0 < event.at - at <= 2), None)
+    if reached is not None and units[at].word.endswith("ing"):  # `growing anger`
+        return reached
+    if reached is not None and not (before and before[-1].feeling == reached.feeling):
+        return None  # `grows sad`: that is, becomes
     if before:
         return before[-1] if before[-1].feeling and not before[-1].denied else None
     spoken_of = {"it", "intensity", "emotion", "feeling", "mood"}
@@ -156,11 +161,20 @@ def _order(units: list[Unit], first: Event, second: Event, marks: dict[str, list
     """`sadness then surprise`, in the order of time, if a word between the two tells it."""
     low = -1 if over else first.at
     then = marks["then"] + marks["before"]
-    if any(low < at < second.at for at in then) or (over and first.then):
-        return f"{first.feeling} then {second.feeling}"
-    if not over and any(low < at < second.at for at in marks["after"]):
-        return f"{second.feeling} then {first.feeling}"
     between = [unit.word for unit in units[first.at : second.at]]
-    if not over and "from" in [unit.word for unit in units[max(0, first.at - 3) : first.at]] and "to" in between:
-        return f"{first.feeling} then {second.feeling}"
+    starts_from = not over and "from" in [unit.word for unit in units[max(0, first.at - 3) : first.at]]
+    if any(low < at < second.at for at in then) or (over and first.then) or (starts_from and "to" in between):
+        return _change(first, second)
+    if not over and any(low < at < second.at for at in marks["after"]):
+        return _change(second, first)
     return None
+
+
+def _change(first: Event, second: Event) -> str | None:
+    """From one feeling to another; from weak to strong it grows."""
+    if first.feeling != second.feeling:
+        return f"{first.feeling} then {second.feeling}"
+    if first.intensity is None or second.intensity is None or first.intensity == second.intensity:
+        return None
+    grows = INTENSITIES.index(first.intensity) < INTENSITIES.index(second.intensity)
+    return f"{first.feeling} {'grows' if grows else 'fades'}"

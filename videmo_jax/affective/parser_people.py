@@ -13,7 +13,7 @@ OWNERS = frozenset({"her", "his", "their", "my", "our"})
 COPULAS = frozenset({"is", "was", "are", "were", "be", "as", "like", "of"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Who:
     """A person while the caption is being read.
 
@@ -55,14 +55,18 @@ class People:
         """Whom each unit of a sentence is about; what stands before anybody is named belongs to the first named."""
         starts = {_phrase_start(units, at): at for at, unit in enumerate(units) if unit.entry.person}
         about: list[list[Who]] = []
+        joined: list[Who] = []  # the people that `and` has joined
         subject: list[Who] | None = None  # while an object (`looks at the man`) is spoken of
         spoken = False
         for at, unit in enumerate(units):
             if at in starts:
-                object_of = spoken and at > 0 and "with" in units[at - 1].entry.roles
+                object_of = spoken and at > 0 and not units[at - 1].entry.roles & {"and", "or", "comma", "break"}
                 before, self.now = self.now, self._noun(units, at, starts[at])
                 subject = (subject or before) if object_of else None
                 spoken = True
+                joined = [*(joined if at and "and" in units[at - 1].entry.roles else ()), *self.now]
+            elif unit.word in ("are", "were") and len(joined) > 1 and not _has_part_subject(units, at):
+                self.now, joined = joined, []
             elif unit.entry.pronoun:
                 self._pronoun(units, at)
                 if "nominative" in unit.entry.roles:
@@ -176,6 +180,11 @@ def _goes_on(units: list[Unit], at: int) -> bool:
     entry = units[at + 1].entry
     does = any(key[0] == "expression" or key[1] in ACTIONS for key in entry.facts)
     return bool(does or (entry.states and not entry.colour) or entry.roles & {"look", "turn", "show", "lean"})
+
+
+def _has_part_subject(units: list[Unit], at: int) -> bool:
+    """Whether a verb belongs to a part of the body (`whose eyes are`), and not to who has it (`with red hair are`)."""
+    return bool(units[at - 1].entry.part) and not any("with" in unit.entry.roles for unit in units[max(0, at - 5) : at])
 
 
 def _is_same(units: list[Unit], at: int, gender: str | None) -> bool:

@@ -10,9 +10,11 @@ It belongs to a part for which the lexicon knows it:
 from collections.abc import Iterator
 
 from videmo_jax.affective.lexicon import Key
-from videmo_jax.affective.parser_moves import directed
+from videmo_jax.affective.parser_moves import SIDES, directed
 from videmo_jax.affective.parser_words import Unit
 
+OWNERS = frozenset({"his", "her", "their", "its", "the", "both"})
+TONES = frozenset({"tone", "colour", "color", "shade", "hue", "tint", "shape", "size"})
 REACH = 10  # units that a state may stand from its part
 
 
@@ -37,16 +39,15 @@ def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
     for at, unit in enumerate(units):
         if not unit.entry.states or unit.used:
             continue
-        part = _right_after(units, at)
+        # `her right eye` looks nowhere.
+        part = None if unit.entry.direction in SIDES else _right_after(units, at)
         group = _bare(units, part) if part is not None else []
-        if part is None:
+        if part is None and not _has_object(units, at):
             part = _subject(units, at, told, objects)
-            if part is not None:
-                told.update(units[part].group)
-            else:
-                part = _object(units, at)
-                if part is not None:
-                    objects.update(units[part].group)
+            told.update(units[part].group if part is not None else [])
+        if part is None:
+            part = _object(units, at)
+            objects.update(units[part].group if part is not None else [])
         if part is None:
             continue
         unit.used = True
@@ -116,6 +117,7 @@ def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> i
     unknown = 0
     crossed = False  # an `and` or a comma
     aimed = False  # a direction
+    toned = at + 1 < len(units) and units[at + 1].word in TONES
     for place in range(at - 1, max(-1, at - REACH - 4), -1):
         entry, word = units[place].entry, units[place].word
         if entry.part:
@@ -125,14 +127,14 @@ def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> i
         if entry.roles & {"and", "comma"}:
             if not (place + 1 < len(units) and units[place + 1].word in ("which", "that")):
                 crossed = True
-        elif word in ("which", "that") or "be" in entry.roles or entry.intensity or "briefly" in entry.roles:
+        elif word in ("which", "that") or entry.roles & {"be", "stop"} or entry.intensity or "briefly" in entry.roles:
             continue
         elif entry.pronoun or entry.person or "setting" in entry.roles or entry.garment:
             return None
         elif units[place].used or entry.states or entry.feeling or entry.direction:
             aimed = aimed or bool(entry.direction)
-        elif entry.roles & {"det", "with", "level"} and aimed:
-            continue  # `turned to the right and tilted`
+        elif (entry.roles & {"det", "with", "level"} and aimed) or (word in ("a", "an") and toned):
+            continue  # `turned to the right and tilted`, `has a reddish tone`
         elif entry.roles - {"grows", "fades"}:
             return None
         else:
@@ -140,6 +142,13 @@ def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> i
             if unknown > 3:
                 return None
     return None
+
+
+def _has_object(units: list[Unit], at: int) -> bool:
+    """Whether a verb takes what follows right after it, whatever its subject: `lowers his brows`."""
+    active = at == 0 or "be" not in units[at - 1].entry.roles
+    owned = at + 1 < len(units) and units[at + 1].word in OWNERS
+    return active and owned and _object(units, at) is not None
 
 
 def _object(units: list[Unit], at: int) -> int | None:

@@ -9,14 +9,17 @@ from videmo_jax.affective.lexicon import LEXICON, Entry
 WORD = re.compile(r"[^\W\d_]+|\d+|[,.;:!?()\n\u2026\u2013\u2014]")
 CLITIC = re.compile(r"['\u2019](?:s|re|ve|ll|d|m)\b")
 NOT = re.compile(r"n['\u2019]t\b")
-ACTION_UNIT = re.compile(r"\b(?:action unit|au)s?[ -]?(\d{1,2})\b")
+ACTION_UNITS = re.compile(r"\b(?:action unit|au)s? ?(\d{1,2}(?:(?: ?[,+&] ?| and |, and )\d{1,2})*)\b")
 STOPS = frozenset(".;!?\n\u2026")
 PAUSES = frozenset(",:()\u2013\u2014")
+MAX_WORDS = 200  # of a sentence; a longer one is cut, so that the time for any text grows with its length alone
+MAX_DETERMINERS = 2  # that may stand between two words of a phrase
 UNKNOWN = Entry()
 COMMA = Entry(roles={"comma"})
+IS = Entry(roles={"be"})  # `Hair: brown`
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Unit:
     """A word or phrase in its sentence.
 
@@ -35,21 +38,20 @@ class Unit:
 def sentences(text: str) -> Iterator[list[Unit]]:
     """The sentences of a text; a semicolon or a line's end closes one, too."""
     text = NOT.sub(" not", text.lower())
-    text = ACTION_UNIT.sub(_action_unit, CLITIC.sub(" ", text))
+    text = ACTION_UNITS.sub(_action_units, CLITIC.sub(" ", text))
     words: list[str] = []
-    for word in WORD.findall(text):
-        if word in STOPS:
-            if words:
-                yield _units(words)
-                words = []
-        else:
+    for word in (*WORD.findall(text), "."):
+        if word not in STOPS:
             words.append(word)
-    if words:
-        yield _units(words)
+        if words and (word in STOPS or len(words) == MAX_WORDS):
+            units = _units(words)
+            if units:  # an action unit that there is not leaves nothing
+                yield units
+            words = []
 
 
-def _action_unit(match: re.Match[str]) -> str:
-    return f" actionunit {int(match[1])} "
+def _action_units(match: re.Match[str]) -> str:
+    return " ".join(f" actionunit {int(number)} " for number in re.findall(r"\d+", match[1]))
 
 
 def _units(words: list[str]) -> list[Unit]:
@@ -59,7 +61,7 @@ def _units(words: list[str]) -> list[Unit]:
     while at < len(words):
         word = words[at]
         if word in PAUSES:
-            units.append(Unit(word, COMMA))
+            units.append(Unit(word, IS if word == ":" and units and units[-1].entry.part else COMMA))
             at += 1
             continue
         if word == "actionunit":
@@ -86,7 +88,8 @@ def _phrase(words: list[str], bases: list[str], at: int) -> tuple[int, Entry]:
     for phrase, entry in LEXICON.phrases.get(bases[at], ()):
         place, end = at + 1, len(words)
         for part in phrase[1:]:
-            while place < end and words[place] in LEXICON.determiners and bases[place] != part:
+            last = min(end, place + MAX_DETERMINERS)
+            while place < last and words[place] in LEXICON.determiners and bases[place] != part:
                 place += 1
             if place == end or bases[place] != part:
                 break
