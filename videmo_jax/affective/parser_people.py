@@ -10,6 +10,7 @@ NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "couple": 2, "2": 2, "3":
 ORDINALS = {"first": 0, "second": 1, "third": 2, "former": 0, "latter": 1}
 NEW = frozenset({"a", "an", "another", "one", "other", "some"})
 OWNERS = frozenset({"her", "his", "their", "my", "our"})
+ANYBODY = frozenset({"person", "people", "individual", "subject", "figure", "human"})
 COPULAS = frozenset({"is", "was", "are", "were", "be", "as", "like", "of"})
 
 
@@ -26,6 +27,8 @@ class Who:
       feelings: name to intensity or None, in order of mention.
       denied: feelings that are denied.
       edges: from what shows a feeling to the feeling, where the caption says so.
+      since: the sentence that named them first.
+      counted: named by a number (`two people`), so that those who are introduced later are these.
     """
 
     number: int
@@ -36,6 +39,13 @@ class Who:
     feelings: dict[str, str | None] = field(default_factory=dict)
     denied: dict[str, None] = field(default_factory=dict)
     edges: dict[Key, str] = field(default_factory=dict)
+    since: int = 0
+    counted: bool = False
+
+    def awaits(self, sentence: int) -> bool:
+        """Whether an earlier sentence told that somebody is there and nothing of who: `The clip shows a person.`"""
+        unknown = self.gender is None and self.nouns <= ANYBODY and not self.feelings
+        return unknown and self.since < sentence and (self.counted or not self.facts)
 
 
 class People:
@@ -44,6 +54,7 @@ class People:
     def __init__(self) -> None:
         self.all: list[Who] = []
         self.now: list[Who] = []
+        self._sentence = 0
 
     def current(self) -> list[Who]:
         """Whom something is said of; somebody, where nobody has been named."""
@@ -53,6 +64,7 @@ class People:
 
     def follow(self, units: list[Unit]) -> list[list[Who]]:
         """Whom each unit of a sentence is about; what stands before anybody is named belongs to the first named."""
+        self._sentence += 1
         starts = {_phrase_start(units, at): at for at, unit in enumerate(units) if unit.entry.person}
         about: list[list[Who]] = []
         joined: list[Who] = []  # the people that `and` has joined
@@ -82,7 +94,7 @@ class People:
     def _add(self, gender: str | None = None, place: str | None = None) -> Who:
         if len(self.all) >= MAX_PEOPLE:
             return self.all[-1]
-        self.all.append(Who(len(self.all), gender, place))
+        self.all.append(Who(len(self.all), gender, place, since=self._sentence))
         return self.all[-1]
 
     def _noun(self, units: list[Unit], start: int, at: int) -> list[Who]:
@@ -94,7 +106,10 @@ class People:
             return self.now  # `talks to the other person`, of whom nothing has been said
         count = next((NUMBERS[word] for word in before if word in NUMBERS), 0)
         if count and "the" not in before:
-            return [self._named(self._fresh(gender), gender, noun) for _ in range(count)]
+            counted = [self._named(self._fresh(gender), gender, noun) for _ in range(count)]
+            for who in counted:
+                who.counted = True
+            return counted
         if count:
             return list(self.all) or self.current()
         after_copula = start > 0 and units[start - 1].word in COPULAS and "another" not in before
@@ -116,9 +131,13 @@ class People:
         return who
 
     def _fresh(self, gender: str | None, place: str | None = None, other: bool = False) -> Who:
-        """Somebody new, unless somebody is there who has not been introduced yet, or is the other of two."""
+        """Somebody new, unless somebody has been told of but not introduced, or is the other of two."""
         for who in self.all:
             if not who.nouns and _agrees(who, gender):
+                return who
+        for who in self.all:
+            if who.awaits(self._sentence):
+                who.counted = False
                 return who
         if other and len(self.all) > 1:
             others = [who for who in self.all if who not in self.now and _agrees(who, gender)]
