@@ -5,9 +5,11 @@ scores are NOT comparable with the paper's rows, which a language model judged; 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
-from videmo_jax.evaluation.caption_overlap import CueReader, compare, token_cues
+from videmo_jax.affective.parser import parse_caption
+from videmo_jax.evaluation.caption_overlap import CueReader, compare, tree_cues
 from videmo_jax.evaluation.judging import SIX, JudgeInfo, OnProgress, Question
 from videmo_jax.tasks.answers import (
     Option,
@@ -31,10 +33,11 @@ class RuleJudge:
     """Judges by rules.
 
     Attributes:
-      cues: what a caption says of emotions and of what shows them; words, or an affective tree (`tree_cues`).
+      cues: what a caption says of emotions and of what shows them: the nodes of its affective tree, or words
+        (`token_cues`).
     """
 
-    cues: CueReader = token_cues
+    cues: CueReader = field(default_factory=partial(tree_cues, parse_caption))
 
     @property
     def info(self) -> JudgeInfo:
