@@ -17,11 +17,13 @@ What is denied neither supports nor is supported; all else stands directly below
 from collections import defaultdict
 
 from videmo_jax.affective.lexicon import LEXICON, Key
-from videmo_jax.affective.parser_facts import Event, events
+from videmo_jax.affective.parser_facts import Event, event_place, events
 from videmo_jax.affective.parser_links import courses, link
 from videmo_jax.affective.parser_people import People, Who
-from videmo_jax.affective.parser_words import Unit, sentences
+from videmo_jax.affective.parser_words import Unit, original_place, sentences
 from videmo_jax.affective.tree import AffectiveTree, Node, Person
+
+Spans = dict[int, tuple[int, int]]  # by the number of a node in `AffectiveTree.walk`: half-open, in characters
 
 MAX_CHARACTERS = 100_000  # of a caption that are read; the rest is left out
 SEEN_IN = frozenset({"eyes", "eyebrows", "mouth", "nose", "chin"})
@@ -34,6 +36,33 @@ def parse_caption(text: str) -> AffectiveTree:
     Args:
       text: any text; what the lexicon does not know is passed over, and so is what follows MAX_CHARACTERS.
     """
+    return AffectiveTree(tuple(_person(who) for who in _read(text).all))
+
+
+def parse_spans(text: str) -> tuple[AffectiveTree, Spans]:
+    """The tree of `parse_caption`, and the words behind its nodes, numbered as `AffectiveTree.walk` gives them.
+
+    Returns:
+      The tree, and for each node the half-open place, in characters, of the words that it was first read from: of a
+      state with its part (`brows are raised`), of a feeling where its intensity was stated last.
+    """
+    people = _read(text).all
+    tree = AffectiveTree(tuple(_person(who) for who in people))
+    original = original_place(text[:MAX_CHARACTERS])
+    found = [
+        who.places.get(_bare(node)) for who, person in zip(people, tree.people, strict=True) for node in person.walk()
+    ]
+    return tree, {number: original(place) for number, place in enumerate(found) if place}
+
+
+def _bare(node: Node) -> Key:
+    """The key that a node was noted under: a feeling without its intensity."""
+    item = node.item.partition(" (")[0] if node.aspect == "feeling" else node.item
+    return node.level, node.aspect, item
+
+
+def _read(text: str) -> People:
+    """The people of a caption with all that is said of them."""
     people = People()
     before: list[Event] = []
     last: Event | None = None
@@ -42,25 +71,42 @@ def parse_caption(text: str) -> AffectiveTree:
         said = events(units, about)
         for event in said:
             event.people = event.people or people.current()
-            _note(event)
+            _note(event, units)
         link(units, said, before)
         for event, key in courses(units, said, last):
             for who in event.people:
                 who.facts.setdefault(key)
+                if event in said:
+                    who.places.setdefault(key, units[event.at].place)
         _late_intensity(units, said, last)
+        _note_genders(people, units)
         before = said
         last = next((event for event in reversed(said) if event.feeling and not event.denied), last)
-    return AffectiveTree(tuple(_person(who) for who in people.all))
+    return people
 
 
-def _note(event: Event) -> None:
+def _note(event: Event, units: list[Unit]) -> None:
     """Writes an event down with the people that it is about."""
     level, aspect, item = event.key
+    place = event_place(event, units)
     for who in event.people:
         if event.feeling and not event.denied:
+            if event.intensity or item not in who.feelings:
+                who.places[event.key] = place
             who.feelings[item] = event.intensity or who.feelings.get(item)
         else:
-            who.facts.setdefault((level, aspect, f"no {item}") if event.denied else event.key)
+            key = (level, aspect, f"no {item}") if event.denied else event.key
+            who.facts.setdefault(key)
+            who.places.setdefault(key, place)
+
+
+def _note_genders(people: People, units: list[Unit]) -> None:
+    """Notes the words that have told somebody's gender for the first time."""
+    for who in people.all:
+        key = ("attribute", "gender", who.gender)
+        if who.gender and key not in who.places:
+            telling = (unit for unit in units if unit.entry.pronoun == who.gender or key in unit.entry.facts)
+            who.places[key] = next(telling, units[0]).place
 
 
 def _late_intensity(units: list[Unit], said: list[Event], last: Event | None) -> None:

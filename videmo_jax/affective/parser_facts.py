@@ -68,6 +68,20 @@ def events(units: list[Unit], about: list[list[Who]]) -> list[Event]:
     return [Event(at, key, about[at], denied[at], strength) for at, key, strength in found]
 
 
+def event_place(event: Event, units: list[Unit]) -> tuple[int, int]:
+    """The words of an event: its own, the part that a state is of, the strength or colour and the denial before it."""
+    unit = units[event.at]
+    first = last = event.at
+    if event.key in unit.parts:
+        first, last = min(first, unit.parts[event.key]), max(last, unit.parts[event.key])
+    while first and first > event.at - 3 and (units[first - 1].entry.intensity or units[first - 1].entry.colour):
+        first -= 1
+    if event.denied:
+        stops = (at for at in range(first - 1, max(-1, first - 5), -1) if "stop" in units[at].entry.roles)
+        first = next(stops, first)
+    return units[first].place[0], units[last].place[1]
+
+
 def _alone(units: list[Unit], at: int) -> Iterator[tuple[int, Key, str | None]]:
     """What a unit says by itself."""
     entry = units[at].entry

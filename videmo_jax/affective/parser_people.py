@@ -29,6 +29,7 @@ class Who:
       edges: from what shows a feeling to the feeling, where the caption says so.
       since: the sentence that named them first.
       counted: named by a number (`two people`), so that those who are introduced later are these.
+      places: of each fact and feeling, by its key, the words that it was read from (`parser_words.Unit.place`).
     """
 
     number: int
@@ -41,6 +42,7 @@ class Who:
     edges: dict[Key, str] = field(default_factory=dict)
     since: int = 0
     counted: bool = False
+    places: dict[Key, tuple[int, int]] = field(default_factory=dict)
 
     def awaits(self, sentence: int) -> bool:
         """Whether an earlier sentence told that somebody is there and nothing of who: `The clip shows a person.`"""

@@ -56,7 +56,9 @@ def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
         for each in group or units[part].group:
             key = unit.entry.states.get(units[each].entry.part or "")
             if key is not None:
-                yield at, directed(units, max(at, part), key), None
+                key = directed(units, max(at, part), key)
+                unit.parts = unit.parts | {key: each}
+                yield at, key, None
 
 
 def _bare(units: list[Unit], part: int) -> list[int]:

@@ -11,7 +11,9 @@ supports. Writing takes the tree's own order, so equal trees are equal texts; re
 spaces at the ends of lines. Whatever is written is read back as the same tree.
 """
 
-from videmo_jax.affective.parser import parse_caption
+from itertools import accumulate
+
+from videmo_jax.affective.parser import Spans, parse_caption, parse_spans
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Node, Person
 
 MAX_NODES = 10_000
@@ -51,20 +53,40 @@ def from_text(text: str) -> AffectiveTree:
       TreeTextError: a line has another form or stands too deep, a node's level is above that of the node that it
         supports, or the text is larger than the limits of this module.
     """
+    return from_text_spans(text)[0]
+
+
+def from_text_spans(text: str) -> tuple[AffectiveTree, Spans]:
+    """As `from_text`, with the line of each node, without the spaces around it."""
+    places: dict[int, tuple[int, int]] = {}
+    people = [Person(tuple(_closed(node, places) for node in person.children)) for person in _opened(text)]
+    tree = AffectiveTree(tuple(people))
+    return tree, {number: places[id(node)] for number, node in enumerate(tree.walk())}
+
+
+def _opened(text: str) -> list["_Open"]:
+    """The people of a text in the written form, with what stands below them."""
     if len(text) > MAX_CHARACTERS:
         raise TreeTextError(f"{len(text):,} characters: a tree has at most {MAX_CHARACTERS:,}")
-    entries = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = text.splitlines(keepends=True)
+    starts = accumulate((len(line) for line in lines), initial=0)
+    entries = [
+        (number, line.splitlines()[0], start)
+        for number, (line, start) in enumerate(zip(lines, starts, strict=False), 1)
+        if line.strip()
+    ]
     if len(entries) > MAX_NODES:
         raise TreeTextError(f"line {entries[MAX_NODES][0]}: more than {MAX_NODES:,} nodes and people")
     people: list[_Open] = []
     above: list[_Open] = []  # the person and the nodes that the line before stands below, itself included
-    for number, line in entries:
+    for number, line, start in entries:
         depth = _depth(number, line, len(above))
         opened = _person(number, line) if depth == 0 else _node(number, line, above[depth - 1])
+        opened.place = start + len(INDENT) * depth, start + len(line.rstrip())
         del above[depth:]
         (above[-1].children if above else people).append(opened)
         above.append(opened)
-    return AffectiveTree(tuple(Person(tuple(map(_closed, person.children))) for person in people))
+    return people
 
 
 def read_tree(text: str) -> AffectiveTree:
@@ -75,14 +97,23 @@ def read_tree(text: str) -> AffectiveTree:
         return parse_caption(text)
 
 
+def read_tree_spans(text: str) -> tuple[AffectiveTree, Spans]:
+    """As `read_tree`, with the place of each node's words: a line of the written form, or as `parse_spans` gives it."""
+    try:
+        return from_text_spans(text)
+    except TreeTextError:
+        return parse_spans(text)
+
+
 class _Open:
     """A person (no words) or a node whose children are still being read."""
 
-    __slots__ = ("children", "words")
+    __slots__ = ("children", "place", "words")
 
     def __init__(self, words: tuple[str, str, str] | None) -> None:
         self.words = words
         self.children: list[_Open] = []
+        self.place = (0, 0)  # of its line in the text, in characters
 
 
 def _depth(number: int, line: str, deepest: int) -> int:
@@ -119,8 +150,11 @@ def _node(number: int, line: str, parent: _Open) -> _Open:
     return _Open((node.level, node.aspect, node.item))
 
 
-def _closed(opened: _Open) -> Node:
-    return Node(*opened.words, tuple(map(_closed, opened.children)))
+def _closed(opened: _Open, places: dict[int, tuple[int, int]]) -> Node:
+    """The node, whose place is noted by its identity: siblings are put into order."""
+    node = Node(*opened.words, tuple(_closed(child, places) for child in opened.children))
+    places[id(node)] = opened.place
+    return node
 
 
 def _write(nodes: tuple[Node, ...], depth: int, lines: list[str]) -> None:

@@ -156,16 +156,7 @@ class OpenAIJudge:
         return [result.text if isinstance(result, Reply) else None for result in results]
 
     def _request(self, question: Question) -> Request:
-        messages = [{"role": "user", "content": self._prompts.write(question)}]
-        endpoint, asked = self._endpoint, {"messages": messages, "settings": self._settings}
-        # The official code asks again after an empty reply, but takes it as the answer to a question for labels.
-        return Request(
-            question.id,
-            cache_key(endpoint.url, endpoint.model, asked),
-            messages,
-            self._settings,
-            blank=question.kind == "labels",
-        )
+        return judge_request(self._endpoint, self._prompts, self._settings, question)
 
     def _estimate(self, questions: Sequence[Question], requests: Sequence[Request], cache: ReplyCache) -> Estimate:
         missing = {
@@ -201,6 +192,21 @@ class OpenAIJudge:
         lines = [json.dumps({"id": id, "error": error}, ensure_ascii=False) for id, error in summary.failed]
         write_text(self._folder / "failed.jsonl", "".join(f"{line}\n" for line in lines))
         write_text(self._folder / "summary.json", json.dumps(summary.to_json(), indent=1) + "\n")
+
+
+def judge_request(
+    endpoint: Endpoint, prompts: JudgePrompts, settings: Mapping[str, Any], question: Question
+) -> Request:
+    """What an endpoint is sent for a question; raises PromptError where there is no prompt for it."""
+    messages = [{"role": "user", "content": prompts.write(question)}]
+    # The official code asks again after an empty reply, but takes it as the answer to a question for labels.
+    return Request(
+        question.id,
+        cache_key(endpoint.url, endpoint.model, {"messages": messages, "settings": settings}),
+        messages,
+        settings,
+        blank=question.kind == "labels",
+    )
 
 
 def _late(request: Request, cache: ReplyCache, error: str) -> Outcome:

@@ -1,0 +1,45 @@
+"""Rewards of a user's own, for the tests: what may stand behind `package.module:function`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def share_of_a(asked, answers):
+    return [answer.count("a") / max(len(answer), 1) for answer in answers]
+
+
+def wrong_range(asked, answers):
+    return [1.5 for _ in answers]
+
+
+def too_few(asked, answers):
+    return [0.5]
+
+
+def raises(asked, answers):
+    if "bad" in asked.question:
+        raise RuntimeError("no such sensor")
+    return [0.25 for _ in answers]
+
+
+def not_a_number(asked, answers):
+    return [float("nan") for _ in answers]
+
+
+def dies(asked, answers):
+    """Kills its process: always, or, where the question names a file, until that is there."""
+    word, _, path = asked.question.partition(" ")
+    if word == "always" or (word == "once" and not Path(path).exists()):
+        if path:
+            Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [0.5 for _ in answers]
+
+
+def says_what_is_imported(asked, answers):
+    return [float("jax" in sys.modules or "flax" in sys.modules) for _ in answers]
+
+
+NOT_A_FUNCTION = 3

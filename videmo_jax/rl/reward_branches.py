@@ -1,0 +1,221 @@
+"""The branches of the reward: each scores the answers of many groups at once (PAPER.md section 3).
+
+A branch gives one entry per group: a number in [0, 1] for each answer, or a `Failed` with its reason, which leaves the
+group out. What an answer says can never make a group fail: an empty, cut or garbled answer has a low reward.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from videmo_jax.affective.edit_distance import tree_edit_distances
+from videmo_jax.affective.parser import parse_caption
+from videmo_jax.affective.text import TreeTextError, from_text, read_tree
+from videmo_jax.affective.tree import AffectiveTree
+from videmo_jax.evaluation.judging import Question
+from videmo_jax.evaluation.rule_judge import RuleJudge
+from videmo_jax.evaluation.rules import named_labels, read_reply
+from videmo_jax.rl.reward_spec import Asked, RewardSpec, load_own
+from videmo_jax.tasks.answers import final_answer
+
+Group = tuple[Asked, Sequence[str]]
+Reference = Callable[[Sequence[Question]], Sequence[float]]
+Made = TypeVar("Made")
+
+MAX_REASON = 300  # characters of a reason
+MAX_TRUTHS = 10_000  # trees that are kept
+PERFECT = 100  # what judges and rules call the best
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a group has no reward."""
+
+    reason: str
+
+
+def failed(error: BaseException | str) -> Failed:
+    """A failure in one short line."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return Failed(" ".join(text.split())[:MAX_REASON])
+
+
+Scored = list[float] | Failed
+
+
+def rule_rewards(groups: Sequence[Group]) -> list[Scored]:
+    """Accuracy of choices, F1 of labels: as the judge `rule` reads them and the rules `strict` count them."""
+    return [_attempt(lambda group=group: _by_rules(group)) for group in groups]
+
+
+def overlap_rewards(groups: Sequence[Group]) -> list[Scored]:
+    """The embedded overlap score of `evaluation.caption_overlap`."""
+    return [_attempt(lambda group=group: _judged(group)) for group in groups]
+
+
+def _attempt(work: Callable[[], Made]) -> Made | Failed:
+    """What the work gives, or its failure: rewards call code that is not ours, and training must go on."""
+    try:
+        return work()
+    except Exception as error:
+        return failed(error)
+
+
+def _by_rules(group: Group) -> Scored:
+    asked, _ = group
+    form = asked.task.form
+    if form != "choice" and not asked.task.labels and form != "multi_label":
+        return failed(f"the task {asked.task.name!r} has no list of labels, which its form {form!r} is read by")
+    question = asked.judged("", 0)
+    unknown = form != "choice" and asked.truth.strip().lower() != "none"
+    if unknown and not named_labels(asked.truth, question.labels, "strict"):
+        return failed(f"the truth {asked.truth!r} names no label of the task")
+    return _judged(group)
+
+
+def _judged(group: Group) -> list[float]:
+    asked, answers = group
+    questions = [asked.judged(answer, number) for number, answer in enumerate(answers)]
+    replies = RuleJudge().judge(questions)
+    return [
+        read_reply(question, reply, "strict").values[0] / PERFECT
+        for question, reply in zip(questions, replies, strict=True)
+    ]
+
+
+def reference_rewards(groups: Sequence[Group], reference: Reference) -> list[Scored]:
+    """The probability of «yes» that a function gives for each question, whether the response says what the truth says.
+
+    It is asked about all answers of all groups at once; NaN for one answer fails its group.
+    """
+    questions = [asked.judged(answer, number) for asked, answers in groups for number, answer in enumerate(answers)]
+    values = _attempt(lambda: [float(value) for value in reference(questions)])
+    if isinstance(values, Failed):
+        return [values] * len(groups)
+    if len(values) != len(questions):
+        return [failed(f"the reference gave {len(values)} values for {len(questions)} questions")] * len(groups)
+    given = iter(values)
+    return [checked([next(given) for _ in answers], len(answers)) for _, answers in groups]
+
+
+def own_rewards(groups: Sequence[Group], spec: RewardSpec) -> list[Scored]:
+    """Rewards of the user's own functions."""
+
+    def score(group: Group) -> Scored:
+        asked, answers = group
+        path = spec.own_of(asked)
+        function = load_own(path, asked.stem)
+        return checked([float(value) for value in function(asked, list(answers))], len(answers))
+
+    return [_attempt(lambda group=group: score(group)) for group in groups]
+
+
+def checked(values: list[float], count: int) -> Scored:
+    """The values, if there is one in [0, 1] for each answer."""
+    if len(values) != count:
+        return failed(f"{len(values)} rewards for {count} answers")
+    wrong = next((value for value in values if not 0 <= value <= 1), None)
+    return values if wrong is None else failed(f"a reward is {wrong}; it must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class TreeScore:
+    """One answer's tree beside the truth's.
+
+    Attributes:
+      distance: Edit(T_gt, T_pred).
+      size: what it is divided by: max(|T_gt|, |T_pred|), or 1 as printed.
+      decay: lambda.
+    """
+
+    distance: float
+    size: int
+    decay: float
+
+    @property
+    def reward(self) -> float:
+        """exp(-lambda x distance / size)."""
+        return math.exp(-self.decay * self.distance / self.size)
+
+
+class TreeBranch:
+    """The affective-tree reward; keeps the trees of truths.
+
+    A truth in the written form of trees has answers read in that form or as captions; the answers to a caption are read
+    as captions alone, so that a policy gains nothing by writing trees.
+    """
+
+    def __init__(self, spec: RewardSpec, *, threads: int | None = None) -> None:
+        """The branch; `threads` as in `tree_edit_distances`."""
+        self._spec, self._threads = spec, threads
+        self._truths: dict[str, tuple[AffectiveTree, bool] | Failed] = {}
+
+    def score(self, groups: Sequence[Group]) -> list[list[TreeScore] | Failed]:
+        """The scores of all answers; every distinct text is parsed once, all distances are one batch."""
+        truths = [self.truth(asked.truth) for asked, _ in groups]
+        texts = {
+            (final_answer(answer), truth[1])
+            for truth, (_, answers) in zip(truths, groups, strict=True)
+            if not isinstance(truth, Failed)
+            for answer in answers
+        }
+        trees = {key: _attempt(lambda key=key: self.read(*key)) for key in sorted(texts)}
+        pairs: list[list[tuple[AffectiveTree, AffectiveTree]] | Failed] = []
+        for truth, (_, answers) in zip(truths, groups, strict=True):
+            if isinstance(truth, Failed):
+                pairs.append(truth)
+                continue
+            read = [trees[final_answer(answer), truth[1]] for answer in answers]
+            bad = next((tree for tree in read if isinstance(tree, Failed)), None)
+            pairs.append(bad or [(truth[0], tree) for tree in read])
+        return self._distances(pairs)
+
+    def truth(self, text: str) -> tuple[AffectiveTree, bool] | Failed:
+        """The tree of a truth and whether the truth is written as a tree."""
+        if text not in self._truths:
+            if len(self._truths) >= MAX_TRUTHS:
+                self._truths.pop(next(iter(self._truths)))
+            self._truths[text] = _attempt(lambda: _truth(text))
+        return self._truths[text]
+
+    @staticmethod
+    def read(answer: str, written: bool) -> AffectiveTree:
+        """The tree of an answer."""
+        return read_tree(answer) if written else parse_caption(answer)
+
+    def _distances(self, pairs: list[list[tuple[AffectiveTree, AffectiveTree]] | Failed]) -> list:
+        """The scores of pairs of trees, those of a group together."""
+        flat = [pair for group in pairs if not isinstance(group, Failed) for pair in group]
+        found = _attempt(lambda: tree_edit_distances(flat, self._spec.costs, threads=self._threads).tolist())
+        if isinstance(found, Failed) and len(pairs) > 1:
+            # Two trees too large for a table must not take the others with them.
+            return [self._distances([group])[0] for group in pairs]
+        if isinstance(found, Failed):
+            return [found]
+        given = iter(found)
+        return [
+            group if isinstance(group, Failed) else [self._scored(*pair, next(given)) for pair in group]
+            for group in pairs
+        ]
+
+    def _scored(self, truth: AffectiveTree, tree: AffectiveTree, distance: float) -> TreeScore:
+        size = max(len(truth), len(tree)) if self._spec.normalise == "size" else 1
+        return TreeScore(distance, size, self._spec.decay)
+
+
+def _truth(text: str) -> tuple[AffectiveTree, bool] | Failed:
+    try:
+        tree, written = from_text(text), True
+    except TreeTextError:
+        tree, written = parse_caption(text), False
+    # Beside an empty tree, saying nothing would be the best answer.
+    return (tree, written) if len(tree) else failed(f"the truth holds nothing for a tree: {text[:80]!r}")
+
+
+def length_factor(spec: RewardSpec, truth: str, answer: str) -> float:
+    """What the reward of a caption is multiplied by, in (0, 1]."""
+    words = len(final_answer(answer).split())
+    if spec.length_slack is None or not words:
+        return 1.0
+    return min(1.0, spec.length_slack * len(truth.split()) / words) ** spec.length_power

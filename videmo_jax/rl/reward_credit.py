@@ -1,0 +1,90 @@
+"""Node-level credit: the tokens that produced a wrong node bear its cost. Ours, beyond the paper.
+
+The edit distance is a sum over nodes: of wrong ones of the answer (inserted, or in the place of another) and of missing
+ones (deleted). The cost of a wrong node goes to the words that it was read from; that of what is missing, which no
+words stand for, to the whole answer. As the reward is exp(-rate x distance), the credit adds up to -log of it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from videmo_jax.affective.edit_distance import Costs, edit_operations
+from videmo_jax.affective.parser import parse_spans
+from videmo_jax.affective.text import read_tree_spans
+from videmo_jax.affective.tree import AffectiveTree
+from videmo_jax.tasks.answers import final_answer
+
+Span = tuple[int, int, float]
+
+
+def node_costs(text: str, truth: AffectiveTree, costs: Costs, *, written: bool = True) -> list[Span]:
+    """Where an answer bears the costs of its tree's distance from the truth.
+
+    Args:
+      text: the answer.
+      truth: its true tree.
+      costs: of the operations.
+      written: whether an answer in the written form of trees is read as such; else it is a caption, whatever its form.
+
+    Returns:
+      (start, end, cost) in characters of the text, by place, without those that cost nothing. What has no place of its
+      own - missing nodes, people of whom nothing is said - is one span over the whole text. All add up to the distance.
+    """
+    answer = final_answer(text)
+    shift = text.rfind(answer)  # -1 where a thought was cut out of its middle: then no place is known
+    tree, places = (read_tree_spans if written else parse_spans)(answer)
+    place_of = {id(node): places.get(number) for number, node in enumerate(tree.walk())}
+    for person in tree.people:
+        own = [place for node in person.walk() if (place := place_of[id(node)])]
+        place_of[id(person)] = (min(own)[0], max(end for _, end in own)) if own else None
+    spans: list[Span] = []
+    whole = 0.0
+    for _, node, cost in edit_operations(truth, tree, costs):
+        place = place_of.get(id(node)) if node is not None and shift >= 0 else None
+        if place is None:
+            whole += cost
+        elif cost:
+            spans.append((place[0] + shift, place[1] + shift, cost))
+    return sorted(spans) + ([(0, len(text), whole)] if whole else [])
+
+
+def answer_credit(text: str, truth: AffectiveTree, costs: Costs, written: bool, rate: float) -> tuple[Span, ...]:
+    """The costs of an answer times `rate` (lambda, by size where that is asked for): they add up to -log(reward)."""
+    return tuple((start, end, rate * cost) for start, end, cost in node_costs(text, truth, costs, written=written))
+
+
+def token_credit(text: str, offsets: Sequence[tuple[int, int]], costs: Sequence[Span]) -> Float64[np.ndarray, "T"]:
+    """The costs by token.
+
+    Args:
+      text: the answer.
+      offsets: of its T tokens, half-open, in characters; of special tokens such as the end, empty ranges.
+      costs: as of `node_costs`.
+
+    Returns:
+      Of each token its cost: each span's is shared equally by the tokens that it touches; that of a span over the whole
+      text, or of one that no token touches, by all tokens, the end among them (that the answer ended is why something
+      is missing). The sum is that of the costs, unless there is no token.
+    """
+    credit = np.zeros(len(offsets))
+    starts, ends = (np.array([offset[side] for offset in offsets], int) for side in (0, 1))
+    for start, end, cost in costs:
+        touched = (starts < end) & (ends > start)
+        if (start, end) == (0, len(text)) or not touched.any():
+            touched = np.ones(len(offsets), bool)
+        if touched.any():
+            credit[touched] += cost / touched.sum()
+    return credit
+
+
+def token_advantages(
+    advantage: float, credit: Float64[np.ndarray, "T"], weight: float = 1.0
+) -> Float64[np.ndarray, "T"]:
+    """The advantage of an answer by token: A - weight x T x (credit - its mean); the mean over tokens stays A.
+
+    T x credit is what the answer's -log(reward) would be if every token cost as much as this one, so that both terms
+    have the reward's scale, whatever the length.
+    """
+    return advantage - weight * (len(credit) * credit - credit.sum())

@@ -1,0 +1,76 @@
+"""Short captions scored by a generative reward model behind an OpenAI-style endpoint (PAPER.md section 3).
+
+Imported where an endpoint is configured only: its cache's hashes bring JAX along, which worker processes do without.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from videmo_jax.evaluation.endpoint import Endpoint, EndpointError, Failure, Outcome, ask
+from videmo_jax.evaluation.endpoint_cache import CacheError, Reply, ReplyCache
+from videmo_jax.evaluation.judge_prompts import embedded_prompts
+from videmo_jax.evaluation.judging import Question
+from videmo_jax.evaluation.openai_judge import judge_request
+from videmo_jax.evaluation.rules import read_reply
+from videmo_jax.rl.reward_branches import PERFECT, Failed, Group, Scored, failed
+from videmo_jax.rl.reward_spec import RewardEndpoint, RewardError
+
+SETTINGS = {"temperature": 0}
+
+
+class EndpointScorer:
+    """Asks an endpoint for scores of 0 to 100; replies are kept on disk, equal questions asked once."""
+
+    def __init__(self, spec: RewardEndpoint) -> None:
+        """Reads the replies that are kept; nothing is asked yet.
+
+        Raises:
+          RewardError: the endpoint is no endpoint, or kept replies cannot be read.
+        """
+        values = {name: value for name, value in vars(spec).items() if name != "replies"}
+        try:
+            self._endpoint = Endpoint(**values)
+            self._cache = ReplyCache(spec.replies)
+        except (EndpointError, CacheError, TypeError) as error:
+            raise RewardError(f"rewards.endpoint: {error}") from None
+        self._prompts = embedded_prompts()
+
+    def close(self) -> None:
+        """Closes the file of replies."""
+        self._cache.close()
+
+    def score(self, groups: Sequence[Group]) -> list[Scored]:
+        """The scores; a group with an answer that got no readable reply has failed."""
+        asked = [[item.judged(answer, number) for number, answer in enumerate(answers)] for item, answers in groups]
+        replies = self._replies([question for group in asked for question in group])
+        given = iter(replies)
+        return [_read(group, [next(given) for _ in group]) for group in asked]
+
+    def _replies(self, questions: Sequence[Question]) -> list[Reply | Failed]:
+        requests = [judge_request(self._endpoint, self._prompts, SETTINGS, question) for question in questions]
+        places = {id(request): place for place, request in enumerate(requests)}
+        outcomes: list[Outcome | None] = [None] * len(requests)
+        stopped = "not asked"
+        try:
+            with closing(ask(self._endpoint, requests, self._cache)) as arriving:
+                for outcome in arriving:
+                    outcomes[places[id(outcome.request)]] = outcome
+        except (EndpointError, CacheError) as error:
+            stopped = f"not asked: {error}"
+        found: list[Reply | Failed] = []
+        for request, outcome in zip(requests, outcomes, strict=True):
+            result = outcome.result if outcome else self._cache.get(request.key) or Failure(stopped, 0)
+            found.append(result if isinstance(result, Reply) else failed(f"endpoint: {result}"))
+        return found
+
+
+def _read(questions: Sequence[Question], replies: Sequence[Reply | Failed]) -> Scored:
+    values = []
+    for question, reply in zip(questions, replies, strict=True):
+        if isinstance(reply, Failed):
+            return reply
+        verdict = read_reply(question, reply.text, "strict")
+        if verdict.values is None or not verdict.readable:
+            return failed(f"endpoint: the reply {reply.text[:80]!r} is no number from 0 to 100")
+        values.append(verdict.values[0] / PERFECT)
+    return values
