@@ -23,6 +23,7 @@ from videmo_jax.tasks.taxonomy import APPEARANCE_TAGS, TASKS, declared_task, tas
 
 FINE, SHORT = task_of("caption_train"), task_of("CelebV-Text_Emotion-Caption")
 CAPTIONS = [example.caption for example in examples("varied")]
+PLAIN = RewardSpec()
 CHOICE = "<video>Which emotion?\n(A) Happy\n(B) Sad\n(C) Angry"
 
 
@@ -30,7 +31,7 @@ def asked(task, truth, question="<video>Describe.", id="x#0"):
     return Asked(id, f"train/x/{task.files[0]}.json", task, question, truth)
 
 
-def rewards_of(task, truth, answers, spec=RewardSpec(), question="<video>Describe."):
+def rewards_of(task, truth, answers, spec=PLAIN, question="<video>Describe."):
     result = Rewards(spec)([asked(task, truth, question)], [answers])
     assert result.counted.tolist() == [True], result.failures
     return result.rewards[0].tolist()
@@ -94,11 +95,10 @@ def test_tree_rewards_by_hand():
     assert rewards_of(FINE, truth, answers[:3], heavy) == pytest.approx([1, math.exp(-2 / 4), math.exp(-1 / 4)])
 
 
-def test_trees_written_out_count_only_where_the_truth_is_written_out():
-    truth = "A woman with brown hair smiles. She is happy."
-    written = to_text(parse_caption(truth))
-    assert rewards_of(FINE, truth, [written])[0] < 1
-    assert rewards_of(FINE, written, [written, truth]) == [1, 1]
+def test_trees_written_out_are_read_as_such_only_where_the_truth_is_written_out():
+    odd = "person\n  attribute | hair: shimmering\n  attribute | hair: brown\n"  # no caption says the former
+    assert rewards_of(FINE, odd, [odd, "Her hair is brown."]) == pytest.approx([1, math.exp(-2 * 2 / 2)])
+    assert rewards_of(FINE, "Her hair is brown.", [odd]) == rewards_of(FINE, "Her hair is brown.", ["Hair: brown."])
 
 
 def test_without_the_tree_branch_fine_captions_are_short_captions():
@@ -158,21 +158,25 @@ def test_labels_by_hand():
 TEXTS = st.one_of(
     st.text(max_size=80), st.sampled_from(CAPTIONS), st.sampled_from(["(B) Sad", "AU1,AU4", "GI", "none"])
 )
-TRUTHS = {
+FORMS = {
     "choice": ("(B) Sad", CHOICE),
-    "tags": ("young, male", ""),
     "units": ("AU1,AU12", ""),
     "multi_label": ("GI", ""),
 }
+
+
+def truth_of(task, caption):
+    """A truth of a task, and its question."""
+    if task.form == "tags":
+        return ", ".join(task.labels[1:3]), ""
+    return FORMS.get(task.form, (caption, "<video>Say."))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(TASKS), st.lists(TEXTS, min_size=3, max_size=3), st.permutations(range(3)), st.booleans())
 def test_what_every_reward_obeys(task, answers, order, credit):
     """In [0, 1]; 1 for the truth; the same in every order of the answers."""
-    truth, question = TRUTHS.get(task.form, (CAPTIONS[3], "<video>Say."))
-    if task.labels and task.form == "tags" and "young" not in task.labels:
-        truth = "smile, talk"
+    truth, question = truth_of(task, CAPTIONS[3])
     spec = RewardSpec(node_credit=credit, length_slack=1.5)
     values = rewards_of(task, truth, answers, spec, question)
     assert all(0 <= value <= 1 for value in values)
@@ -186,7 +190,7 @@ def mixed(count, seed=0, size=4):
     prompts, answers = [], []
     for number in range(count):
         task = rng.choice(TASKS)
-        truth, question = TRUTHS.get(task.form, (rng.choice(CAPTIONS), "<video>Say."))
+        truth, question = truth_of(task, rng.choice(CAPTIONS))
         prompts.append(asked(task, truth, question, f"sample#{number}"))
         answers.append([rng.choice([*CAPTIONS, truth, "", "(B) Sad", "AU1", "I", "smile"]) for _ in range(size)])
     return prompts, answers
@@ -203,7 +207,7 @@ def test_groups_do_not_influence_each_other():
     prompts[7] = replace(prompts[7], truth=" ")
     rewards = Rewards(RewardSpec(node_credit=True))
     whole = rewards(prompts, answers)
-    assert set(whole.branches) == {"rule", "caption", "tree"}
+    assert set(whole.branches) == {"rule", "caption", "tree"} and np.flatnonzero(~whole.counted).tolist() == [7]
     for at in range(30):
         alone = Rewards(RewardSpec(node_credit=True))([prompts[at]], [answers[at]])
         np.testing.assert_array_equal(alone.rewards[0], whole.rewards[at])
@@ -214,7 +218,7 @@ def test_what_cannot_be_rewarded_is_left_out_with_its_reason():
     tags = task_of("CelebV-HQ_Appearance-Recognition")
     prompts = [
         asked(FINE, "", id="empty"),
-        asked(FINE, "Nothing to say here.", id="no nodes"),
+        asked(FINE, "Lorem ipsum.", id="no nodes"),
         asked(tags, "purple", id="no label"),
         asked(FINE, CAPTIONS[0], id="good"),
         asked(declared_task("Mine=attribute/tags"), "red", id="no list"),

@@ -143,7 +143,7 @@ class TreeBranch:
     """The affective-tree reward; keeps the trees of truths.
 
     A truth in the written form of trees has answers read in that form or as captions; the answers to a caption are read
-    as captions alone, so that a policy gains nothing by writing trees.
+    as captions alone, as everywhere else, so that no node counts that the lexicon does not know.
     """
 
     def __init__(self, spec: RewardSpec, *, threads: int | None = None) -> None:

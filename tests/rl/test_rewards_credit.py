@@ -1,0 +1,130 @@
+"""Node-level credit: which words bear which cost, by hand, and that nothing of the distance is lost."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.rl.test_rewards import CAPTIONS, FINE, asked
+from videmo_jax.affective.edit_distance import Costs, tree_edit_distance
+from videmo_jax.affective.lexicon import similarity
+from videmo_jax.affective.parser import parse_caption, parse_spans
+from videmo_jax.affective.text import from_text, from_text_spans, read_tree, to_text
+from videmo_jax.rl.reward_credit import node_costs, token_advantages, token_credit
+from videmo_jax.rl.reward_spec import RewardSpec
+from videmo_jax.rl.rewards import Rewards
+
+COSTS = Costs(similarity=similarity, within="level")
+ODD = "İn AUs 1, 4 + 12 her brows aren't raised; she's NOT sad. İt's a man's SMILE, isn't it? "
+TEXTS = st.one_of(
+    st.text(max_size=60), st.lists(st.sampled_from([*CAPTIONS, ODD, "", " . "]), max_size=3).map(" ".join)
+)
+
+
+def said(text):
+    """The words of each node."""
+    tree, places = parse_spans(text)
+    return {
+        f"{node.aspect}: {node.item}": text[slice(*places[at])] for at, node in enumerate(tree.walk()) if at in places
+    }
+
+
+def test_the_words_of_nodes_by_hand():
+    assert said("A young woman with long brown hair doesn't smile. Her eyebrows are raised, and she's deeply sad.") == {
+        "feeling: sadness (strong)": "deeply sad",
+        "expression: no smile": "n't smile",
+        "eyebrows: raised": "eyebrows are raised",
+        "age: young": "young",
+        "gender: female": "woman",
+        "hair: brown": "brown hair",
+        "hair: long": "long brown hair",
+    }
+    assert said("He wears a red hat. Then he becomes happy. He is very happy.") == {
+        "feeling: happiness (strong)": "very happy",
+        "accessories: red hat": "red hat",
+        "gender: male": "He",
+    }
+    assert said("İİ AU12 is active; she isn't sad.")["mouth: corners up"] == "AU12"
+    assert said("İİ AU12 is active; she isn't sad.")["feeling: no sadness"] == "n't sad"
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS)
+def test_places_belong_to_the_tree_of_the_caption(text):
+    tree, places = parse_spans(text)
+    assert tree == parse_caption(text)
+    assert places.keys() <= set(range(len(tree)))
+    assert all(0 <= start < end <= len(text) for start, end in places.values())
+
+
+def test_nearly_every_node_of_real_captions_has_a_place():
+    counts = [(len(parse_spans(text)[1]), len(parse_caption(text))) for text in CAPTIONS]
+    assert sum(placed for placed, _ in counts) >= 0.99 * sum(nodes for _, nodes in counts) > 100
+
+
+def test_places_of_written_trees_are_lines():
+    for caption in CAPTIONS:
+        text = "\n" + to_text(parse_caption(caption)).replace("\n", "  \r\n")
+        tree, places = from_text_spans(text)
+        assert tree == from_text(text) == parse_caption(caption)
+        for at, node in enumerate(tree.walk()):
+            assert text[slice(*places[at])] == f"{node.level} | {node.aspect}: {node.item}"
+
+
+def test_node_costs_by_hand():
+    truth = parse_caption("A woman with brown hair smiles. She is happy.")
+    text = "<think>hm</think> A woman with blonde hair smiles. She wears a red hat."
+    costs = node_costs(text, truth, COSTS)
+    # Another hair, a hat too many, and happiness missing, which no words stand for.
+    assert [(text[start:end], cost) for start, end, cost in costs] == [("blonde hair", 1), ("red hat", 1), (text, 1)]
+    assert node_costs("A woman with brown hair smiles. She is happy.", truth, COSTS) == []
+    assert node_costs("", truth, COSTS) == [(0, 0, 5.0)]
+    # Somebody too many is told of by all that is said of them.
+    text = "A woman with brown hair smiles. She is happy. A man frowns."
+    assert [(text[start:end], cost) for start, end, cost in node_costs(text, truth, COSTS)] == [
+        ("man", 1), ("man frowns", 1), ("frowns", 1),
+    ]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    TEXTS,
+    st.sampled_from(CAPTIONS),
+    st.sampled_from(["{}", "<think>x</think> {}", "a<think>b</think>c {}", "<answer>{}</answer>"]),
+)
+def test_all_costs_add_up_to_the_distance(text, truth, form):
+    from videmo_jax.tasks.answers import final_answer
+
+    answer, tree = form.format(text), parse_caption(truth)
+    spans = node_costs(answer, tree, COSTS)
+    distance = tree_edit_distance(tree, read_tree(final_answer(answer)), COSTS)
+    assert math.fsum(cost for *_, cost in spans) == pytest.approx(distance, abs=1e-9)
+    assert all(0 <= start <= end <= len(answer) and cost > 0 for start, end, cost in spans)
+    offsets = [(at, min(at + 3, len(answer))) for at in range(0, len(answer), 3)] + [(len(answer), len(answer))]
+    credit = token_credit(answer, offsets, spans)
+    assert credit.sum() == pytest.approx(distance, abs=1e-9) and (credit >= 0).all()
+    advantages = token_advantages(0.7, credit)
+    assert advantages.mean() == pytest.approx(0.7, abs=1e-6 * (1 + distance))
+
+
+def test_token_credit_by_hand():
+    text = "blonde hair, happy"
+    offsets = [(0, 3), (3, 6), (6, 11), (11, 12), (12, 18), (18, 18)]  # the last is the end
+    np.testing.assert_allclose(token_credit(text, offsets, [(0, 11, 3.0)]), [1, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(token_credit(text, offsets, [(0, 18, 3.0)]), [0.5] * 6)
+    np.testing.assert_allclose(token_credit(text, offsets, [(4, 5, 2.0), (13, 18, 1.0)]), [0, 2, 0, 0, 1, 0])
+    np.testing.assert_allclose(token_credit(text, offsets[:2], [(13, 18, 1.0)]), [0.5, 0.5])  # cut off
+    assert token_credit("", [], [(0, 0, 1.0)]).shape == (0,)
+    np.testing.assert_allclose(token_advantages(1.0, np.array([0.5, 0, 0, 0.5]), 0.5), [0.5, 1.5, 1.5, 0.5])
+
+
+def test_the_credit_of_rewards_is_their_logarithm():
+    for spec in (RewardSpec(node_credit=True), RewardSpec(node_credit=True, normalise="printed", decay=0.1)):
+        prompts = [asked(FINE, CAPTIONS[at]) for at in range(6)]
+        result = Rewards(spec)(prompts, [CAPTIONS[:8]] * 6)
+        for rewards, credits in zip(result.rewards, result.credit, strict=True):
+            for reward, credit in zip(rewards, credits, strict=True):
+                assert math.fsum(cost for *_, cost in credit) == pytest.approx(-math.log(reward), abs=1e-9)
+    assert Rewards(RewardSpec())(prompts, [CAPTIONS[:8]] * 6).credit == ()
