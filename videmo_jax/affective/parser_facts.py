@@ -72,7 +72,7 @@ def event_place(event: Event, units: list[Unit]) -> tuple[int, int]:
     """The words of an event: its own, the part that a state is of, the strength or colour and the denial before it."""
     unit = units[event.at]
     first = last = event.at
-    if event.key in unit.parts:
+    if unit.parts and event.key in unit.parts:
         first, last = min(first, unit.parts[event.key]), max(last, unit.parts[event.key])
     while first and first > event.at - 3 and (units[first - 1].entry.intensity or units[first - 1].entry.colour):
         first -= 1

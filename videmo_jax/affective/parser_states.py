@@ -57,7 +57,7 @@ def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
             key = unit.entry.states.get(units[each].entry.part or "")
             if key is not None:
                 key = directed(units, max(at, part), key)
-                unit.parts = unit.parts | {key: each}
+                unit.parts = (unit.parts or {}) | {key: each}
                 yield at, key, None
 
 

@@ -28,7 +28,7 @@ class Unit:
       word: its first word as written, in lower case.
       entry: what it may mean.
       used: whether a part of the body, a look or a turn has taken it.
-      parts: of each state that it says, the part's number in the sentence.
+      parts: of each state that it says of a part, the part's number in the sentence; None without any.
       place: half-open, in characters of the text as it was cut up (`prepared`).
     """
 
@@ -36,7 +36,7 @@ class Unit:
     entry: Entry
     used: bool = False
     group: list[int] = field(default_factory=list)  # of a part: the parts named together with it
-    parts: dict[Key, int] = field(default_factory=dict)
+    parts: dict[Key, int] | None = None
     place: tuple[int, int] = (0, 0)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from videmo_jax.affective.edit_distance import tree_edit_distances
-from videmo_jax.affective.parser import parse_caption
-from videmo_jax.affective.text import TreeTextError, from_text, read_tree
+from videmo_jax.affective.parser import Spans, parse_caption, parse_spans
+from videmo_jax.affective.text import TreeTextError, from_text, read_tree, read_tree_spans
 from videmo_jax.affective.tree import AffectiveTree
 from videmo_jax.evaluation.judging import Question
 from videmo_jax.evaluation.rule_judge import RuleJudge
@@ -22,6 +22,7 @@ from videmo_jax.tasks.answers import final_answer
 Group = tuple[Asked, Sequence[str]]
 Reference = Callable[[Sequence[Question]], Sequence[float]]
 Made = TypeVar("Made")
+Read = tuple[AffectiveTree, Spans]  # a tree and where its nodes were read
 
 MAX_REASON = 300  # characters of a reason
 MAX_TRUTHS = 10_000  # trees that are kept
@@ -127,11 +128,13 @@ class TreeScore:
       distance: Edit(T_gt, T_pred).
       size: what it is divided by: max(|T_gt|, |T_pred|), or 1 as printed.
       decay: lambda.
+      read: the answer's tree; with the places of its nodes where the spec has node credit, else without.
     """
 
     distance: float
     size: int
     decay: float
+    read: Read
 
     @property
     def reward(self) -> float:
@@ -161,7 +164,7 @@ class TreeBranch:
             for answer in answers
         }
         trees = {key: _attempt(lambda key=key: self.read(*key)) for key in sorted(texts)}
-        pairs: list[list[tuple[AffectiveTree, AffectiveTree]] | Failed] = []
+        pairs: list[list[tuple[AffectiveTree, Read]] | Failed] = []
         for truth, (_, answers) in zip(truths, groups, strict=True):
             if isinstance(truth, Failed):
                 pairs.append(truth)
@@ -179,14 +182,15 @@ class TreeBranch:
             self._truths[text] = _attempt(lambda: _truth(text))
         return self._truths[text]
 
-    @staticmethod
-    def read(answer: str, written: bool) -> AffectiveTree:
+    def read(self, answer: str, written: bool) -> Read:
         """The tree of an answer."""
-        return read_tree(answer) if written else parse_caption(answer)
+        if self._spec.node_credit:
+            return (read_tree_spans if written else parse_spans)(answer)
+        return (read_tree if written else parse_caption)(answer), {}
 
-    def _distances(self, pairs: list[list[tuple[AffectiveTree, AffectiveTree]] | Failed]) -> list:
+    def _distances(self, pairs: list[list[tuple[AffectiveTree, Read]] | Failed]) -> list[list[TreeScore] | Failed]:
         """The scores of pairs of trees, those of a group together."""
-        flat = [pair for group in pairs if not isinstance(group, Failed) for pair in group]
+        flat = [(truth, read[0]) for group in pairs if not isinstance(group, Failed) for truth, read in group]
         found = _attempt(lambda: tree_edit_distances(flat, self._spec.costs, threads=self._threads).tolist())
         if isinstance(found, Failed) and len(pairs) > 1:
             # Two trees too large for a table must not take the others with them.
@@ -199,9 +203,9 @@ class TreeBranch:
             for group in pairs
         ]
 
-    def _scored(self, truth: AffectiveTree, tree: AffectiveTree, distance: float) -> TreeScore:
-        size = max(len(truth), len(tree)) if self._spec.normalise == "size" else 1
-        return TreeScore(distance, size, self._spec.decay)
+    def _scored(self, truth: AffectiveTree, read: Read, distance: float) -> TreeScore:
+        size = max(len(truth), len(read[0])) if self._spec.normalise == "size" else 1
+        return TreeScore(distance, size, self._spec.decay, read)
 
 
 def _truth(text: str) -> tuple[AffectiveTree, bool] | Failed:

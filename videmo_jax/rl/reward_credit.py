@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from videmo_jax.affective.edit_distance import Costs, edit_operations
-from videmo_jax.affective.parser import parse_spans
+from videmo_jax.affective.parser import Spans, parse_spans
 from videmo_jax.affective.text import read_tree_spans
 from videmo_jax.affective.tree import AffectiveTree
 from videmo_jax.tasks.answers import final_answer
@@ -32,9 +32,14 @@ def node_costs(text: str, truth: AffectiveTree, costs: Costs, *, written: bool =
       (start, end, cost) in characters of the text, by place, without those that cost nothing. What has no place of its
       own - missing nodes, people of whom nothing is said - is one span over the whole text. All add up to the distance.
     """
-    answer = final_answer(text)
-    shift = text.rfind(answer)  # -1 where a thought was cut out of its middle: then no place is known
-    tree, places = (read_tree_spans if written else parse_spans)(answer)
+    read = (read_tree_spans if written else parse_spans)(final_answer(text))
+    return _placed(text, read, truth, costs)
+
+
+def _placed(text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, costs: Costs) -> list[Span]:
+    """`node_costs` of an answer that is read already."""
+    tree, places = read
+    shift = text.rfind(final_answer(text))  # -1 where a thought was cut out of its middle: then no place is known
     place_of = {id(node): places.get(number) for number, node in enumerate(tree.walk())}
     for person in tree.people:
         own = [place for node in person.walk() if (place := place_of[id(node)])]
@@ -50,9 +55,14 @@ def node_costs(text: str, truth: AffectiveTree, costs: Costs, *, written: bool =
     return sorted(spans) + ([(0, len(text), whole)] if whole else [])
 
 
-def answer_credit(text: str, truth: AffectiveTree, costs: Costs, written: bool, rate: float) -> tuple[Span, ...]:
-    """The costs of an answer times `rate` (lambda, by size where that is asked for): they add up to -log(reward)."""
-    return tuple((start, end, rate * cost) for start, end, cost in node_costs(text, truth, costs, written=written))
+def answer_credit(
+    text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, costs: Costs, rate: float
+) -> tuple[Span, ...]:
+    """The costs of an answer, which `read_tree_spans` or `parse_spans` has read, times `rate`.
+
+    With lambda as the rate, over the size where the spec divides by it, they add up to -log(reward).
+    """
+    return tuple((start, end, rate * cost) for start, end, cost in _placed(text, read, truth, costs))
 
 
 def token_credit(text: str, offsets: Sequence[tuple[int, int]], costs: Sequence[Span]) -> Float64[np.ndarray, "T"]:

@@ -165,9 +165,9 @@ class Rewards:
             if not isinstance(scores, Failed):
                 values = self._shortened(group, [score.reward for score in scores])
                 if self.spec.node_credit:
-                    truth, written = self._trees.truth(group[0].truth)
+                    truth = self._trees.truth(group[0].truth)[0]
                     spans = tuple(
-                        answer_credit(answer, truth, self.spec.costs, written, score.decay / score.size)
+                        answer_credit(answer, score.read, truth, self.spec.costs, score.decay / score.size)
                         for answer, score in zip(group[1], scores, strict=True)
                     )
             scored.append(values)
