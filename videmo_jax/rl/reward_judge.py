@@ -1,10 +1,11 @@
-"""Short captions scored by a generative reward model behind an OpenAI-style endpoint (PAPER.md section 3).
+"""Short captions scored by a language model, such as one behind an OpenAI-style endpoint (PAPER.md section 3).
 
 Imported where an endpoint is configured only: its cache's hashes bring JAX along, which worker processes do without.
 """
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from videmo_jax.evaluation.endpoint import Endpoint, EndpointError, Failure, Outcome, ask
 from videmo_jax.evaluation.endpoint_cache import CacheError, Reply, ReplyCache
@@ -16,6 +17,11 @@ from videmo_jax.rl.reward_branches import PERFECT, Failed, Group, Scored, failed
 from videmo_jax.rl.reward_spec import RewardEndpoint, RewardError
 
 SETTINGS = {"temperature": 0}
+
+
+def check_text(question: Question) -> str:
+    """What a yes/no judge, such as the frozen reference, is asked about a question: the embedded prompt for matches."""
+    return embedded_prompts().write(replace(question, kind="match", file=""))
 
 
 class EndpointScorer:
@@ -34,10 +40,7 @@ class EndpointScorer:
         except (EndpointError, CacheError, TypeError) as error:
             raise RewardError(f"rewards.endpoint: {error}") from None
         self._prompts = embedded_prompts()
-
-    def close(self) -> None:
-        """Closes the file of replies."""
-        self._cache.close()
+        self._in_bucket = "://" in spec.replies
 
     def score(self, groups: Sequence[Group]) -> list[Scored]:
         """The scores; a group with an answer that got no readable reply has failed."""
@@ -57,6 +60,8 @@ class EndpointScorer:
                     outcomes[places[id(outcome.request)]] = outcome
         except (EndpointError, CacheError) as error:
             stopped = f"not asked: {error}"
+        if self._in_bucket:
+            self._cache.close()  # it collects lines there; the next ones go into another file
         found: list[Reply | Failed] = []
         for request, outcome in zip(requests, outcomes, strict=True):
             result = outcome.result if outcome else self._cache.get(request.key) or Failure(stopped, 0)

@@ -97,7 +97,8 @@ class Rewards:
 
         Args:
           spec: of the rewards.
-          reference: with `caption = "reference"`, gives the probability of «yes» for each question.
+          reference: with `caption = "reference"`, gives the probability of «yes» for each question; what to ask the
+            model is `reward_judge.check_text`.
           threads: of edit distances; None takes one for each core.
 
         Raises:
