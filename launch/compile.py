@@ -12,12 +12,12 @@ The exit code is 0 whether the step fits or not; 1 where it cannot be compiled a
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from videmo_jax.commands import absl_parser, fail
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, a file of configs/", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "of one slice, such as v5p:4x4x4, v5e:16x16 or v6e:8x8")
@@ -43,25 +43,11 @@ def main(argv: Sequence[str]) -> None:
         with console.status(f"compiling for {SLICES.value} x {TOPOLOGY.value}: one to four minutes"):
             compiled = compile_step(CONFIG.value, TOPOLOGY.value, SLICES.value)
     except (ValueError, OSError) as error:
-        fail(str(error))
+        fail(str(error), "compile")
     console.print(summary(compiled))
     known = {"config": flags.FLAGS["config"].config_filename, "topology": TOPOLOGY.value}
     print(json.dumps(known | compiled.to_json()))
 
 
-def fail(message: str) -> NoReturn:
-    """One line on stderr, and a non-zero exit code."""
-    print(f"compile: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(1)
-
-
-def parse_flags(argv: Sequence[str]) -> Sequence[str]:
-    """Reads the flags; a wrong one ends in one line instead of a traceback."""
-    try:
-        return flags.FLAGS(list(argv))
-    except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
-        fail(str(error))
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=absl_parser("compile"))

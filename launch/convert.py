@@ -2,11 +2,12 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from videmo_jax.commands import one_line
 
 EXAMPLES = """examples:
   python launch/convert.py import --hf Qwen2.5-VL-3B-Instruct --out checkpoints/qwen-3b
@@ -78,10 +79,8 @@ def main() -> None:
     """Entry point: an error that the user can mend is one line, without a traceback."""
     flags = parse()
     os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is loaded: conversion needs no accelerator and must not hold one
-    try:
+    with one_line():
         convert(flags)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Answers to Emo-CFG's questions: from a checkpoint, or scores of predictions that are already there."""
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+
+from videmo_jax.commands import one_line
 
 if TYPE_CHECKING:
     from videmo_jax.evaluation.judging import Judge
@@ -230,18 +231,11 @@ def reasoning_of(flags: argparse.Namespace) -> "Settings | None":
 def main() -> None:
     """Entry point: an error that the user can mend is one line, without a traceback."""
     flags = parse()
-    try:
+    with one_line(
+        stopped="stopped; the same command goes on where it was",
+        too_large=f"give the command with less than --batch {flags.batch}",
+    ):
         evaluate(flags)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except RuntimeError as error:  # the one that a flag can mend
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        sys.exit(
-            f"error: the device has too little memory for --batch {flags.batch}; give the command with a smaller one"
-        )
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
 
 
 if __name__ == "__main__":

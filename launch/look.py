@@ -4,13 +4,14 @@ import argparse
 import json
 import os
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+
+from videmo_jax.commands import one_line
 
 if TYPE_CHECKING:
     from videmo_jax.data.sample import Sample
@@ -194,10 +195,8 @@ def look(flags: argparse.Namespace) -> None:
 def main() -> None:
     """Entry point: an error that the user can mend is one line, without a traceback."""
     flags = parse()
-    try:
+    with one_line():
         look(flags)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from videmo_jax.commands import one_line
 
 EXAMPLES = """examples:
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --workers 32
@@ -170,12 +171,8 @@ def main() -> None:
     """Entry point: an error that the user can mend is one line, without a traceback."""
     flags = parse()
     os.environ["JAX_PLATFORMS"] = "cpu"  # before any process starts: none of them needs an accelerator
-    try:
+    with one_line(stopped="stopped; the same command goes on where it was"):
         run(flags)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
 
 
 if __name__ == "__main__":

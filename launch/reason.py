@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videmo_jax.commands import one_line
+
 if TYPE_CHECKING:
     from videmo_jax.data.video import Clip, FrameSpec
     from videmo_jax.sampling.reasoning import Reasoning, Settings
@@ -186,18 +188,11 @@ def write(
 def main() -> None:
     """Entry point: an error that the user can mend is one line, without a traceback."""
     flags = parse()
-    try:
+    with one_line(
+        stopped="stopped; nothing was written",
+        too_large=f"give the command with less than --candidates {flags.candidates}",
+    ):
         reason(flags)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except RuntimeError as error:  # the one that a flag can mend
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        sys.exit(
-            f"error: the device has too little memory for --candidates {flags.candidates}; give the command with fewer"
-        )
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
 
 
 if __name__ == "__main__":

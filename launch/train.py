@@ -17,11 +17,12 @@ them saves, and ends all with exit code 143.
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
+
+from videmo_jax.commands import absl_parser, fail
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, a file of configs/", lock_config=True)
 WORKDIR = flags.DEFINE_string(
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError, TrainingStopped) as error:
         if cluster.several():
             cluster.leave(str(error))
-        fail(str(error))
+        fail(str(error), "train")
     except Exception as error:
         if cluster.is_lost(error):
             cluster.leave(cluster.lost_message())
@@ -70,19 +71,5 @@ def main(argv: Sequence[str]) -> None:
         raise
 
 
-def fail(message: str) -> NoReturn:
-    """One line on stderr, and a non-zero exit code."""
-    print(f"train: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(1)
-
-
-def parse_flags(argv: Sequence[str]) -> Sequence[str]:
-    """Reads the flags; a wrong one ends in one line instead of a traceback."""
-    try:
-        return flags.FLAGS(list(argv))
-    except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
-        fail(str(error))
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=absl_parser("train"))

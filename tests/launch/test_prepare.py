@@ -60,7 +60,7 @@ def test_wrong_arguments_end_in_one_line(synthetic, tmp_path):
         (["--emo-cfg=gs://bucket/data"], "--emo-cfg gs://bucket/data: is read from a local path"),
         (["--instructions", "none.jsonl"], "none.jsonl"),
         (["--tokenizer", "nowhere"], "no tokenizer.json"),
-        (["--out=s3://bucket/records"], "other buckets"),
+        (["--out=s3://bucket/records"], "no other bucket"),
         (["--quality=0"], "quality is 0"),
     ],
 )

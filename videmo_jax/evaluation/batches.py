@@ -68,7 +68,8 @@ def ahead(
 def groups(prompts: Iterable[tuple[Item, Prepared]], most: int) -> Iterator[Group]:
     """Groups of at most `most` items whose prompts begin alike: the same videos, the same tokens up to their last one.
 
-    Only items whose videos follow each other come together. Prompts without a clip share nothing worth the trouble.
+    Only items whose videos follow each other come together. Prompts without a clip share nothing worth the trouble. All
+    groups but the last of a beginning are full, so what is left of a run that was killed makes the same groups again.
     """
     videos: tuple[str, ...] = ()
     waiting: dict[bytes, list[tuple[Item, Prepared]]] = {}

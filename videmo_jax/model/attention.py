@@ -15,7 +15,7 @@ from videmo_jax.model.splash import splash_attention
 
 # auto: splash on TPUs, XLA's own elsewhere; blocks: XLA's own for some queries at a time, which decoding prefills with
 KERNELS = ("auto", "splash", "xla", "blocks")
-QUERIES = 256  # that «blocks» takes at a time
+QUERIES = 128  # that «blocks» takes at a time
 
 
 def kernel_for(name: str, platform: str) -> str:

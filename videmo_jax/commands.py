@@ -1,0 +1,44 @@
+"""What the commands of launch/ share: an error that a user can mend ends them in one line and a non-zero exit code."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+
+def fail(message: str, who: str = "error") -> NoReturn:
+    """One line on stderr that begins with `who`, and exit code 1."""
+    sys.exit(f"{who}: {' '.join(message.split())}")
+
+
+@contextmanager
+def one_line(*, stopped: str = "stopped", too_large: str = "") -> Iterator[None]:
+    """Errors in the input or the surroundings end in one line; faults of the program keep their traceback.
+
+    Args:
+      stopped: what Ctrl-C leaves behind.
+      too_large: what to do where the device has too little memory; empty where no flag mends that.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    except RuntimeError as error:
+        if not too_large or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail(f"the device has too little memory; {too_large}")
+    except KeyboardInterrupt:
+        sys.exit(stopped)
+
+
+def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
+    """The `flags_parser` of `app.run` for a command with a config: a wrong flag ends in one line."""
+    from absl import flags
+
+    def parse(argv: Sequence[str]) -> Sequence[str]:
+        try:
+            return flags.FLAGS(list(argv))
+        except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
+            fail(str(error), command)
+
+    return parse
