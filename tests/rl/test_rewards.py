@@ -328,6 +328,16 @@ def test_an_endpoint_that_is_down_leaves_captions_out_and_nothing_else(tmp_path)
     assert len(result.failures) == 6 and all("endpoint" in failure.reason for failure in result.failures)
 
 
+def test_replies_that_cannot_be_kept_leave_captions_out(tmp_path):
+    (tmp_path / "replies").mkdir()
+    with ChatServer(lambda seen: Do("100")) as server:
+        rewards = Rewards(endpoint_spec(server.url, tmp_path / "replies"))
+        (tmp_path / "replies").rmdir()
+        (tmp_path / "replies").touch()  # no folder any more
+        result = rewards([asked(SHORT, "truth"), asked(FINE, CAPTIONS[0])], [["a"], [CAPTIONS[0]]])
+    assert result.counted.tolist() == [False, True] and "a reply cannot be written" in result.failures[0].reason
+
+
 def own(function):
     return RewardSpec(own=(("caption_*", f"tests.rl.reward_functions:{function}"),))
 

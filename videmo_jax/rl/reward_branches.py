@@ -47,15 +47,15 @@ Scored = list[float] | Failed
 
 def rule_rewards(groups: Sequence[Group]) -> list[Scored]:
     """Accuracy of choices, F1 of labels: as the judge `rule` reads them and the rules `strict` count them."""
-    return [_attempt(lambda group=group: _by_rules(group)) for group in groups]
+    return [attempt(lambda group=group: _by_rules(group)) for group in groups]
 
 
 def overlap_rewards(groups: Sequence[Group]) -> list[Scored]:
     """The embedded overlap score of `evaluation.caption_overlap`."""
-    return [_attempt(lambda group=group: _judged(group)) for group in groups]
+    return [attempt(lambda group=group: _judged(group)) for group in groups]
 
 
-def _attempt(work: Callable[[], Made]) -> Made | Failed:
+def attempt(work: Callable[[], Made]) -> Made | Failed:
     """What the work gives, or its failure: rewards call code that is not ours, and training must go on."""
     try:
         return work()
@@ -91,7 +91,7 @@ def reference_rewards(groups: Sequence[Group], reference: Reference) -> list[Sco
     It is asked about all answers of all groups at once; NaN for one answer fails its group.
     """
     questions = [asked.judged(answer, number) for asked, answers in groups for number, answer in enumerate(answers)]
-    values = _attempt(lambda: [float(value) for value in reference(questions)])
+    values = attempt(lambda: [float(value) for value in reference(questions)])
     if isinstance(values, Failed):
         return [values] * len(groups)
     if len(values) != len(questions):
@@ -109,7 +109,7 @@ def own_rewards(groups: Sequence[Group], spec: RewardSpec) -> list[Scored]:
         function = load_own(path, asked.stem)
         return checked([float(value) for value in function(asked, list(answers))], len(answers))
 
-    return [_attempt(lambda group=group: score(group)) for group in groups]
+    return [attempt(lambda group=group: score(group)) for group in groups]
 
 
 def checked(values: list[float], count: int) -> Scored:
@@ -163,7 +163,7 @@ class TreeBranch:
             if not isinstance(truth, Failed)
             for answer in answers
         }
-        trees = {key: _attempt(lambda key=key: self.read(*key)) for key in sorted(texts)}
+        trees = {key: attempt(lambda key=key: self.read(*key)) for key in sorted(texts)}
         pairs: list[list[tuple[AffectiveTree, Read]] | Failed] = []
         for truth, (_, answers) in zip(truths, groups, strict=True):
             if isinstance(truth, Failed):
@@ -179,7 +179,7 @@ class TreeBranch:
         if text not in self._truths:
             if len(self._truths) >= MAX_TRUTHS:
                 self._truths.pop(next(iter(self._truths)))
-            self._truths[text] = _attempt(lambda: _truth(text))
+            self._truths[text] = attempt(lambda: _truth(text))
         return self._truths[text]
 
     def read(self, answer: str, written: bool) -> Read:
@@ -191,7 +191,7 @@ class TreeBranch:
     def _distances(self, pairs: list[list[tuple[AffectiveTree, Read]] | Failed]) -> list[list[TreeScore] | Failed]:
         """The scores of pairs of trees, those of a group together."""
         flat = [(truth, read[0]) for group in pairs if not isinstance(group, Failed) for truth, read in group]
-        found = _attempt(lambda: tree_edit_distances(flat, self._spec.costs, threads=self._threads).tolist())
+        found = attempt(lambda: tree_edit_distances(flat, self._spec.costs, threads=self._threads).tolist())
         if isinstance(found, Failed) and len(pairs) > 1:
             # Two trees too large for a table must not take the others with them.
             return [self._distances([group])[0] for group in pairs]

@@ -19,6 +19,7 @@ from videmo_jax.rl.reward_branches import (
     Reference,
     Scored,
     TreeBranch,
+    attempt,
     failed,
     length_factor,
     overlap_rewards,
@@ -153,7 +154,9 @@ class Rewards:
             return rule_rewards(groups)
         if branch == "own":
             return own_rewards(groups, self.spec)
-        found = self._caption_scorer(groups) if groups else []
+        found = attempt(lambda: self._caption_scorer(groups) if groups else [])
+        if isinstance(found, Failed):  # a full disk under the kept replies, say
+            return [found] * len(groups)
         return [self._shortened(group, values) for group, values in zip(groups, found, strict=True)]
 
     def _tree(self, groups: Sequence[Group]) -> tuple[list[Scored], list[tuple[Credit | None, ...]]]:
