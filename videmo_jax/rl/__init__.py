@@ -1,0 +1,1 @@
+"""Affective-tree reinforcement learning (PAPER.md section 3)."""
