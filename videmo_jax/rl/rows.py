@@ -140,8 +140,8 @@ def _held(rollout: Rollout, budget: GroupBudget, name: str) -> Bool[np.ndarray, 
     longest = int(lengths.max(initial=0))
     if lengths.min(initial=0) < 0 or longest > min(shape[1], budget.slots) or len(lengths) > budget.answers:
         raise ValueError(
-            f"{name}: {len(lengths)} answers of {int(lengths.min(initial=0))} to {longest} tokens do not fit; there is "
-            f"room for {budget.answers} of 0 to {min(shape[1], budget.slots)}"
+            f"{name}: {len(lengths)} answers of {int(lengths.min(initial=longest))} to {longest} tokens do not fit; "
+            f"there is room for {budget.answers} of 0 to {min(shape[1], budget.slots)}"
         )
     if longest and not len(rollout.prompt.encoded.tokens):
         raise ValueError(f"{name}: answers to a prompt without tokens")

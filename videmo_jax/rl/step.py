@@ -50,10 +50,11 @@ def numbers(metrics: StepMetrics) -> dict[str, Any]:
     """The metrics as plain numbers; waits for the step."""
     values = jax.device_get(metrics)
     sums, tokens = values.sums, max(float(values.sums.tokens), 1.0)
-    by_token = ("kl", "entropy", "ratio", "clipped_low", "clipped_high", "gap")
+    by_token = ("kl", "entropy", "ratio", "clipped_low", "clipped_high")
     return {
         "loss": float(sums.loss) / max(float(sums.count), 1.0),
         **{name: float(getattr(sums, name)) / tokens for name in by_token},
+        "log_prob_gap": float(sums.gap) / tokens,
         "length": tokens / max(float(sums.answers), 1.0),
         "answers": int(sums.answers),
         "trained_tokens": int(sums.tokens),
