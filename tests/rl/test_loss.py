@@ -122,8 +122,8 @@ def test_the_objective_equals_numpy_in_float64(reduction, beta):
     targets = rng.integers(0, vocab, (3, 24))
     weights = (np.arange(6) < rng.integers(0, 7, (3, 4))[..., None]).astype(np.float64)
     weights[0, 0] = 1
-    advantages = np.repeat(rng.normal(size=(3, 4, 1)), 6, axis=-1)
-    advantages[1] = 0  # a group without spread
+    advantages = rng.normal(size=shape)  # of tokens: those of answers are a special case
+    advantages[1] = 0.0  # a group without spread
 
     def logs(hidden, table):
         logits = hidden @ table.T / spec.temperature
