@@ -5,9 +5,11 @@
 9 M parameters, float32, a prompt of 1,024 tokens, 8 answers of 128; the same weights, tokens and loss in all three.
 """
 
+import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import time
 from unittest import mock
 
@@ -31,7 +33,7 @@ from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import fresh_state, initial_params
 from videmo_jax.training.step import ComputeSpec
 
-PREFIX, ANSWERS, SLOTS, ROUNDS = 1024, 8, 128, 3
+PREFIX, ANSWERS, SLOTS = 1024, 8, 128
 
 
 def rollout():
@@ -90,6 +92,9 @@ def prepare(batch):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="updates of each that are timed")
+    rounds = parser.parse_args().rounds
     runs = {"shared": prepare(shared_rows()), "separate": prepare(separate_rows())}
     with mock.patch.object(loss, "shared_prefix_attention", dense_attention):
         runs["dense"] = prepare(shared_rows())
@@ -97,9 +102,10 @@ def main() -> None:
     for name, found in first.items():
         np.testing.assert_allclose(found, first["shared"], rtol=1e-3, atol=1e-4, err_msg=name)
     seconds = {name: [] for name in runs}
-    for _ in range(ROUNDS):  # in turn, so that what else the machine does hits all alike
+    for _ in range(rounds):  # in turn, so that what else the machine does hits all alike
         for name, (once, _) in runs.items():
             seconds[name].append(once()[0])
+            print(name, seconds[name][-1], file=sys.stderr, flush=True)
     median = {name: statistics.median(found) for name, found in seconds.items()}
     flops = [group_step_flops(config(), *shape, 0, 0).model for shape in ((8, PREFIX, 1, SLOTS), (1, PREFIX, 8, SLOTS))]
     ratios = {f"{name}_over_shared": median[name] / median["shared"] for name in ("separate", "dense")}
