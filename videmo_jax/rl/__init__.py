@@ -1,1 +1,1 @@
-"""Affective-tree reinforcement learning (PAPER.md section 3)."""
+"""Affective-tree reinforcement learning: rewards, rollout, GRPO loss and step (PAPER.md section 3)."""
