@@ -29,11 +29,12 @@ from videmo_jax.data.source import open_source
 from videmo_jax.data.synthetic import write_synthetic
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec, sample_indices
-from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
+from videmo_jax.sft.step import make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import fresh_state, initial_params
+from videmo_jax.training.step import ComputeSpec
 
 SMALL = FrameSpec(min_pixels=112 * 112, max_pixels=112 * 112)
 TEMPLATE, TOKENS_A_WORD = 60, 1.35  # tokens of template and question; of an English word

@@ -67,11 +67,12 @@ def ours_train():
     import jax
 
     from videmo_jax.data.pipeline import to_devices
-    from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
+    from videmo_jax.sft.step import make_train_step, numbers
     from videmo_jax.sharding.rules import make_mesh
     from videmo_jax.training.guard import GuardSpec
     from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
     from videmo_jax.training.state import fresh_state, initial_params
+    from videmo_jax.training.step import ComputeSpec
 
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     optimizer = make_optimizer(OptimizerSpec())

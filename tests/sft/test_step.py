@@ -17,11 +17,12 @@ from videmo_jax.model.layers import products_in
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.sft.loss import next_token_sums
-from videmo_jax.sft.step import ComputeSpec, gradient_sums, make_train_step, numbers
+from videmo_jax.sft.step import make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import fresh_state, initial_params
+from videmo_jax.training.step import ComputeSpec, gradient_sums
 
 CONFIG = ModelConfig(
     TextConfig(64, 2, 4, 2, 16, 96, 128, (2, 3, 3), tied=False),
@@ -112,7 +113,7 @@ def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
     found = []
     for count in (1, 2, 4, 8):
         spec = ComputeSpec(dtype="float32", loss_chunk=32, microbatches=count)
-        run = jax.jit(gradient_sums(CONFIG, mesh, spec))
+        run = jax.jit(gradient_sums(CONFIG, mesh, spec, next_token_sums))
         with jax.set_mesh(mesh), products_in("float32"):
             sums, gradients = run(params, to_devices(rows, mesh))
         found.append((sums.loss / sums.tokens, jax.tree.map(lambda x, tokens=sums.tokens: x / tokens, gradients)))
@@ -125,11 +126,11 @@ def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
 def test_a_batch_that_cannot_be_cut_is_refused():
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     spec = ComputeSpec(dtype="float32", microbatches=3)
-    run, params = gradient_sums(CONFIG, mesh, spec), initial_params(CONFIG, mesh, seed=0)
+    run, params = gradient_sums(CONFIG, mesh, spec, next_token_sums), initial_params(CONFIG, mesh, seed=0)
     with jax.set_mesh(mesh), pytest.raises(ValueError, match="4 rows is no multiple of the 3 parts"):
         run(params, batch(0))
     with pytest.raises(ValueError, match=r"must divide text\.kv_heads, 2"):
-        gradient_sums(CONFIG, make_mesh({"tensor": 4}), spec)
+        gradient_sums(CONFIG, make_mesh({"tensor": 4}), spec, next_token_sums)
 
 
 def test_bfloat16_stays_near_float32(on_one_device):

@@ -11,11 +11,12 @@ from flax import nnx
 from tests.sft.test_step import CONFIG, batch
 from videmo_jax.data.pipeline import to_devices
 from videmo_jax.model.config import LoraConfig
-from videmo_jax.sft.step import ComputeSpec, make_train_step, numbers
+from videmo_jax.sft.step import make_train_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import fresh_state, initial_params
+from videmo_jax.training.step import ComputeSpec
 from videmo_jax.training.trained import ALL, joined, read_trained
 
 ADAPTED = dataclasses.replace(CONFIG, lora=LoraConfig(rank=2))

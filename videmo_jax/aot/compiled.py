@@ -23,12 +23,13 @@ from videmo_jax.data.rows import Batch, Budget
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.flops import StepFlops, step_flops
 from videmo_jax.model.videmo import Rows
-from videmo_jax.sft.step import ComputeSpec, make_train_step
+from videmo_jax.sft.step import make_train_step
 from videmo_jax.sharding.chips import Chip, chip_of
 from videmo_jax.sharding.rules import batch_sharding, batch_shards, make_mesh
 from videmo_jax.training.guard import GuardSpec
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.state import state_layout
+from videmo_jax.training.step import ComputeSpec
 from videmo_jax.training.trained import read_trained
 
 MARGIN = 0.9  # of a chip's memory that a step may take: batches ahead and the runtime need some

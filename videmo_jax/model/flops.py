@@ -50,30 +50,81 @@ def step_flops(
       tokens, slabs, patches: of a row, of a row, of a slab: the shape that is computed, padding included.
       remat, vision_remat: what the backward pass computes again.
     """
-    text, vision = config.text, config.vision
-    by_token = _decoder_products(text)
-    by_patch = _vision_products(vision)
-    head = 2 * text.width * text.vocab
+    tokens_of_all = rows * tokens
+    text = _Text(tokens_of_all, tokens_of_all, tokens_of_all * tokens / 2)
+    found = _step(config, text, rows * slabs, patches, remat, vision_remat)
+    return StepFlops(found.model - 3 * _attention_products(config.text) * text.pairs, found.executed)
+
+
+def group_step_flops(
+    config: ModelConfig,
+    groups: int,
+    prefix: int,
+    answers: int,
+    slots: int,
+    slabs: int,
+    patches: int,
+    *,
+    remat: str = "full",
+    vision_remat: str = "full",
+) -> StepFlops:
+    """Operations of one update on rows of a prompt and its answers (`rl.rows`), attention among text included.
+
+    Separate rows are groups of one answer: answers x groups of them.
+
+    Args:
+      config: of the model.
+      groups: of the global batch, a row each.
+      prefix, answers, slots: of a row: the shape that is computed, padding included.
+      slabs, patches: of a row, of a slab.
+      remat, vision_remat: what the backward pass computes again.
+    """
+    own = answers * slots
+    pairs = prefix * prefix / 2 + own * (prefix + slots / 2)
+    text = _Text(groups * (prefix + own), groups * own, groups * pairs)
+    return _step(config, text, groups * slabs, patches, remat, vision_remat)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What the decoder computes: tokens, how many of them meet the vocabulary, pairs that attention looks at."""
+
+    tokens: int
+    predicted: int
+    pairs: float
+
+
+def _step(config: ModelConfig, text: _Text, slabs: int, patches: int, remat: str, vision_remat: str) -> StepFlops:
+    """Operations of a step over so much text and so many slabs."""
+    decoder, vision = config.text, config.vision
+    by_token, by_patch = _decoder_products(decoder), _vision_products(vision)
+    head = 2 * decoder.width * decoder.vocab
     patch_in = 2 * vision.patch_values * vision.width
     wide = vision.width * vision.merge**2
     merger = 2 * wide * (wide + vision.out_width) / vision.merge**2
     full = len(vision.full_attention)
     inside = full * patches + (vision.layers - full) * vision.window_patches**2
     needed_attention = 4 * vision.width * inside
-    count_tokens, count_patches = rows * tokens, rows * slabs * patches
-    model = count_tokens * (text.layers * sum(by_token.values()) + head)
-    model += count_patches * (vision.layers * sum(by_patch.values()) + patch_in + merger + needed_attention)
-    causal = 4 * text.heads * text.head_width * tokens / 2
-    whole_slabs = 4 * vision.width * patches
-    executed = 3 * model - 3 * count_patches * needed_attention
-    for layers, count, products, attention, policy in (
-        (text.layers, count_tokens, by_token, causal, remat),
+    count_patches = slabs * patches
+    attention = _attention_products(decoder) * text.pairs
+    products = decoder.layers * text.tokens * sum(by_token.values()) + text.predicted * head
+    products += count_patches * (vision.layers * sum(by_patch.values()) + patch_in + merger)
+    executed = 3 * products
+    whole_slabs = 4 * vision.width * patches * count_patches * vision.layers
+    for layers, count, again, attended, policy in (
+        (decoder.layers, text.tokens, by_token, attention, remat),
         (vision.layers, count_patches, by_patch, whole_slabs, vision_remat),
     ):
-        again = {**products, "attention": attention}
         # A fused kernel's backward pass computes the scores again: 5 products for the forward pass's 2.
-        executed += layers * count * (3.5 * attention + sum(again[name] for name in _AGAIN[policy]))
-    return StepFlops(3 * model, executed)
+        executed += 3.5 * attended
+        for name in _AGAIN[policy]:
+            executed += attended if name == "attention" else layers * count * again[name]
+    return StepFlops(3 * (products + count_patches * needed_attention + attention), executed)
+
+
+def _attention_products(text: TextConfig) -> float:
+    """Operations of attention in all layers, a pair of tokens."""
+    return 4 * text.heads * text.head_width * text.layers
 
 
 def _decoder_products(text: TextConfig) -> dict[str, float]:

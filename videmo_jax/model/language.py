@@ -1,6 +1,7 @@
 """The decoder of Qwen2.5-VL: grouped-query attention with M-RoPE, SwiGLU, RMSNorm."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -154,15 +155,15 @@ class Decoder(nnx.Module):
         compute: Compute = Compute(),  # noqa: B008 (it is frozen)
         *,
         keep_cache: bool = False,
+        attend: Attend | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Hidden states after the final norm; with `keep_cache` also keys and values, [L, B, T, K, H] each.
 
-        Tokens see earlier tokens of their row that have the same segment id.
+        Tokens see earlier tokens of their row that have the same segment id, unless `attend` says otherwise.
         """
         angles = self.rotary_angles(positions)
-
-        def attend(q: Array, k: Array, v: Array) -> Array:
-            return segment_attention(q, k, v, segment_ids, causal=True, kernel=compute.attention)
+        if attend is None:
+            attend = partial(segment_attention, segment_ids=segment_ids, causal=True, kernel=compute.attention)
 
         def step(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, Any]:
             x, cache = layer(x, angles, attend)

@@ -1,4 +1,4 @@
-"""The vocabulary's tables as a pass reads them: gathered once, looked up, compared with in the loss (`sft.loss`)."""
+"""The vocabulary's tables as a pass reads them: gathered once, looked up, compared with by `training.token_losses`."""
 
 from dataclasses import dataclass, field
 from functools import partial

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int32, UInt8
 
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig
-from videmo_jax.model.language import Decoder
+from videmo_jax.model.language import Attend, Decoder
 from videmo_jax.model.tables import Table, gather, look_up
 from videmo_jax.model.vision import VisionTower
 from videmo_jax.sharding.collectives import all_shares, own_share
@@ -63,6 +63,7 @@ class VidEmo(nnx.Module):
         *,
         embedding: Table | None = None,
         keep_cache: bool = False,
+        attend: Attend | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Hidden states of every token; with `keep_cache` also the decoder's keys and values.
 
@@ -71,10 +72,11 @@ class VidEmo(nnx.Module):
           compute: how.
           embedding: of `language.tables`, where it is gathered already.
           keep_cache: whether to return keys and values, [L, B, T, K, H] each.
+          attend: how the decoder's queries meet keys and values, where rows are not segments one after the other.
         """
         table = gather(self.language.embedding, compute.dtype) if embedding is None else embedding
         x = self.embed(rows, table, compute)
-        return self.language(x, rows.positions, rows.segment_ids, compute, keep_cache=keep_cache)
+        return self.language(x, rows.positions, rows.segment_ids, compute, keep_cache=keep_cache, attend=attend)
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Scores of the next token, in float32."""

@@ -26,11 +26,11 @@ from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.sft.curriculum import Levels, Stage, is_instruction, mixture, read_stages
 from videmo_jax.sft.held_out import HeldOut, draw
-from videmo_jax.sft.step import ComputeSpec
 from videmo_jax.tasks.taxonomy import Task, declared_task
 from videmo_jax.training.checkpoint import read_tokenizer_files, require_fit
 from videmo_jax.training.folders import is_remote
 from videmo_jax.training.guard import GuardSpec
+from videmo_jax.training.step import ComputeSpec
 from videmo_jax.training.stopped import read_left_out
 from videmo_jax.training.trained import Trained, read_trained
 

@@ -1,0 +1,236 @@
+"""The loss on shared rows against rows of their own, NumPy in float64 and the sampler."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.rl.groups import BUDGET, extended, group_batch, rollouts
+from tests.sft.test_step import CONFIG
+from videmo_jax.data.rows import Budget, build_row, stack_rows
+from videmo_jax.model.compute import Compute
+from videmo_jax.model.tables import gather
+from videmo_jax.model.videmo import VidEmo
+from videmo_jax.rl.loss import GrpoSpec, _Facts, answer_log_probs, grpo_sums, token_terms
+from videmo_jax.rl.rows import GroupBudget, Rollout, build_group
+from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.training.token_losses import summed
+
+SPEC = GrpoSpec(clip_low=0.2, clip_high=0.3, beta=0.04, temperature=0.9)
+
+
+@pytest.fixture(scope="module")
+def model():
+    graph, params = nnx.split(VidEmo(CONFIG, nnx.Rngs(3)))
+    # Initial weights say little; larger ones make every token depend on all before it.
+    return graph, jax.tree.map(lambda p: p * (4 if p.ndim > 2 else 1), params)
+
+
+def by_tokens(batch, log_probs, spec):
+    """The loss of a batch from log-probabilities, an answer at a time; xp is NumPy or JAX."""
+    xp = jnp if isinstance(log_probs, jax.Array) else np
+    total, count = 0.0, 0
+    for b, g in np.ndindex(batch.weights.shape[:2]):
+        length = int(batch.weights[b, g].sum())
+        if not length:
+            continue
+        lp = log_probs[b, g, :length]
+        old, ref, a = (x[b, g, :length] for x in (batch.sampled, batch.reference, batch.advantages))
+        r = xp.exp(lp - old)
+        term = xp.minimum(r * a, xp.clip(r, 1 - spec.clip_low, 1 + spec.clip_high) * a)
+        term = term - spec.beta * (xp.exp(ref - lp) - (ref - lp) - 1)
+        total = total - (term.mean() if spec.reduction == "sequence" else term.sum())
+        count += 1 if spec.reduction == "sequence" else length
+    return total, count
+
+
+def apart(params, graph, samples):
+    """Log-probabilities of all answers, each in a row of its own, through whole logits; [B, G, C]."""
+    whole = nnx.merge(graph, params)
+    found = []
+    for rollout in samples:
+        count = len(rollout.prompt.encoded.tokens)
+        joined = [extended(rollout.prompt, tokens) for tokens in rollout.tokens]
+        rows = stack_rows([build_row([s], Budget(48, 3, 24), CONFIG.vision) for s in joined]).rows
+        logits = whole.logits(whole(rows)[0])[:, count - 1 : count - 1 + rollout.tokens.shape[1]]
+        log_probs = jax.nn.log_softmax(logits / SPEC.temperature, axis=-1)
+        found.append(jnp.take_along_axis(log_probs, rollout.tokens[..., None], axis=-1)[..., 0])
+    return jnp.stack(found)
+
+
+@pytest.fixture(scope="module")
+def rows_of_their_own(model):
+    """Loss, count and gradient; one program."""
+    graph, params = model
+    batch, samples = group_batch(0), rollouts(0)
+
+    def loss(params):
+        log_probs = apart(params, graph, samples)
+        total, count = by_tokens(batch, log_probs, SPEC)
+        return total / count, (count, log_probs)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+
+def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own):
+    (expected, (count, log_probs)), slopes = rows_of_their_own
+    graph, params = model
+    batch = group_batch(0)
+
+    def loss(params):
+        sums = grpo_sums(nnx.merge(graph, params), batch, Compute(remat="full"), chunk=8, spec=SPEC)
+        return sums.loss / sums.count, sums
+
+    (found, sums), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    assert float(sums.count) == count == 8 and float(sums.tokens) == batch.weights.sum()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(slopes), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    vision = jax.tree.leaves(gradients["vision"])
+    assert max(float(jnp.abs(x).max()) for x in vision) > 1e-4  # the loss reaches the clip
+    gap = np.abs(np.asarray(log_probs) - batch.sampled)[batch.weights > 0].sum()
+    np.testing.assert_allclose(sums.gap, gap, rtol=1e-4)
+
+
+def test_log_probabilities_do_not_depend_on_what_else_is_in_the_row(model, rows_of_their_own):
+    (_, (_, expected)), _ = rows_of_their_own
+    batch = group_batch(0)
+    held = np.asarray(batch.sampled != 0)
+    found = answer_log_probs(nnx.merge(*model), batch, chunk=5, temperature=SPEC.temperature)
+    np.testing.assert_allclose(np.asarray(found)[held], np.asarray(expected)[held], rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(np.asarray(found)[~held], 0)
+    # Other tokens in the first answer change it, and no other answer.
+    tokens = batch.rows.tokens.copy()
+    tokens[:, BUDGET.prompt.tokens] += 1
+    changed = dataclasses.replace(batch, rows=dataclasses.replace(batch.rows, tokens=tokens))
+    after = answer_log_probs(nnx.merge(*model), changed, chunk=5, temperature=SPEC.temperature)
+    np.testing.assert_array_equal(after[:, 1:], found[:, 1:])
+    assert (np.abs(after[:, 0] - found[:, 0]).max(axis=-1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_the_objective_equals_numpy_in_float64(reduction, beta):
+    spec = dataclasses.replace(SPEC, reduction=reduction, beta=beta)
+    rng = np.random.default_rng(7)
+    shape, width, vocab = (3, 4, 6), 8, 32
+    hidden, table = rng.normal(size=(3, 24, width)), rng.normal(size=(vocab, width))
+    targets = rng.integers(0, vocab, (3, 24))
+    weights = (np.arange(6) < rng.integers(0, 7, (3, 4))[..., None]).astype(np.float64)
+    weights[0, 0] = 1
+    advantages = rng.normal(size=shape)  # of tokens: those of answers are a special case
+    advantages[1] = 0.0  # a group without spread
+
+    def logs(hidden, table):
+        logits = hidden @ table.T / spec.temperature
+        return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+    log_probs = logs(hidden, table)
+    chosen = np.take_along_axis(log_probs, targets[..., None], axis=-1).reshape(shape)
+    sampled, reference = chosen + rng.normal(0, 0.6, shape), chosen + rng.normal(0, 0.4, shape)
+
+    @dataclasses.dataclass
+    class Known:
+        weights: np.ndarray
+        sampled: np.ndarray
+        reference: np.ndarray
+        advantages: np.ndarray
+
+    known = Known(weights, sampled, reference, advantages)
+
+    def loss(hidden, table):
+        chosen = np.take_along_axis(logs(hidden, table), targets[..., None], axis=-1).reshape(shape)
+        return by_tokens(known, chosen, spec)[0]
+
+    lengths = weights.sum(-1, keepdims=True)
+    share = weights / np.maximum(lengths, 1) if reduction == "sequence" else weights
+    starts = np.zeros(shape)
+    starts[..., 0] = lengths[..., 0] > 0
+    facts = _Facts(weights, share, starts, sampled, reference, advantages)
+    facts = jax.tree.map(lambda x: jnp.asarray(x.reshape(3, 24), jnp.float32), facts)
+
+    def ours(hidden, rows):
+        held = dataclasses.replace(gather(parameter, jnp.float32), rows=rows)
+        objective = partial(token_terms, spec=spec)
+        sums = summed(objective, held, hidden, targets, facts, 7, temperature=spec.temperature)
+        return sums.loss, sums
+
+    axes = {"out_sharding": ("vocab", None), "eager_sharding": False}
+    parameter = nnx.Param(jnp.asarray(table, jnp.float32), whole=table.shape, **axes)
+    (_, sums), slopes = jax.value_and_grad(ours, argnums=(0, 1), has_aux=True)(
+        jnp.asarray(hidden, jnp.float32), jnp.asarray(table, jnp.float32)
+    )
+    counts, ratio = weights > 0, np.exp(chosen - sampled)
+    away = reference - chosen
+    expected = {
+        "loss": loss(hidden, table),
+        "count": (lengths > 0).sum() if reduction == "sequence" else weights.sum(),
+        "answers": (lengths > 0).sum(),
+        "tokens": weights.sum(),
+        "kl": (np.exp(away) - away - 1)[counts].sum() if beta else 0.0,
+        "entropy": -(np.exp(log_probs) * log_probs).sum(-1).reshape(shape)[counts].sum(),
+        "ratio": ratio[counts].sum(),
+        "clipped_low": (counts & (ratio < 0.8) & (advantages < 0)).sum(),
+        "clipped_high": (counts & (ratio > 1.3) & (advantages > 0)).sum(),
+        "gap": np.abs(chosen - sampled)[counts].sum(),
+    }
+    assert expected["clipped_low"] > 1 and expected["clipped_high"] > 1
+    for name, value in expected.items():
+        np.testing.assert_allclose(getattr(sums, name), value, rtol=2e-5, err_msg=name)
+    # The gradient by central differences in float64.
+    for x, slope, place in ((hidden, slopes[0], 0), (table, slopes[1], 1)):
+        for index in zip(*(rng.integers(0, size, 12) for size in x.shape), strict=True):
+            step = np.zeros_like(x)
+            step[index] = 1e-6
+            moved = [(hidden + s * step, table) if place == 0 else (hidden, table + s * step) for s in (1, -1)]
+            np.testing.assert_allclose(slope[index], (loss(*moved[0]) - loss(*moved[1])) / 2e-6, rtol=1e-3, atol=1e-5)
+
+
+def test_log_probabilities_of_no_use_make_no_nan():
+    batch = group_batch(0)
+    weights = np.zeros_like(batch.weights)
+    weights[0] = batch.weights[0]
+    left_out = dataclasses.replace(
+        batch,
+        weights=weights,
+        sampled=np.where(weights > 0, batch.sampled, -np.inf),
+        reference=np.where(weights > 0, batch.reference, 3e38),
+    )
+    graph, params = nnx.split(VidEmo(CONFIG, nnx.Rngs(1)))
+    gradients = jax.grad(lambda p: grpo_sums(nnx.merge(graph, p), left_out, chunk=8, spec=SPEC).loss)(params)
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_the_sampler_and_the_trainer_have_the_same_log_probabilities(model, dtype, within):
+    graph, params = model
+    if dtype == "bfloat16":
+        params = nnx.state(VidEmo(CONFIG, nnx.Rngs(3)), nnx.Param)
+    prompts = [rollout.prompt for rollout in rollouts(1)]
+    rows = stack_rows([build_row([p], BUDGET.prompt, CONFIG.vision) for p in prompts]).rows
+    decoding = Decoding(12, answers=4, temperature=0.9)
+    seeds, stop = jnp.arange(4, dtype=jnp.uint32), tuple(range(120, 128))
+    answers = generate(graph, params, rows, seeds, decoding=decoding, stop_ids=stop, dtype=jnp.dtype(dtype))
+    answers = jax.tree.map(np.asarray, answers)
+    assert answers.lengths.min() < answers.lengths.max()
+    budget = GroupBudget(BUDGET.prompt, 4, 12)
+    found = [Rollout(p, *x) for p, *x in zip(prompts, answers.tokens, answers.lengths, answers.log_probs, strict=True)]
+    batch = stack_rows([build_group(rollout, budget, CONFIG.vision) for rollout in found])
+    ours = answer_log_probs(nnx.merge(graph, params), batch, Compute(jnp.dtype(dtype)), chunk=16, temperature=0.9)
+    assert np.abs(np.asarray(ours) - batch.sampled).max() < within
+
+
+def test_settings_without_meaning_are_refused():
+    for wrong in (
+        dict(clip_low=1.0),
+        dict(clip_high=-0.1),
+        dict(beta=-1.0),
+        dict(temperature=0.0),
+        dict(reduction="x"),
+    ):
+        with pytest.raises(ValueError, match="grpo"):
+            GrpoSpec(**wrong)

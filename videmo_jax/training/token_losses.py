@@ -1,0 +1,189 @@
+"""Losses that are sums over tokens, a chunk of a row at a time: logits of B x T x V never exist.
+
+What SFT and RL share: the loss of a token is any function of its log-probability. Its gradient by hidden states and by
+the table is made in the same pass, while a chunk's logits are there, and not computed again.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from videmo_jax.model.tables import Table
+from videmo_jax.sharding.collectives import TableShare
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model says of given tokens, by its logits / temperature.
+
+    Attributes:
+      log_probs: of the tokens (nats).
+      entropy: of the whole vocabulary (nats).
+      first: whether no other token ranks above.
+    """
+
+    log_probs: Float[Array, "B T"]
+    entropy: Float[Array, "B T"]
+    first: Bool[Array, "B T"]
+
+
+class HasLoss(Protocol):
+    """A tree of arrays, among them `loss`."""
+
+    @property
+    def loss(self) -> Array:
+        """What is minimised."""
+
+
+# (scores, facts) -> a tree with a loss, each array [B, T]; a static argument: a function, or a partial of hashable ones
+Objective = Callable[[TokenScores, Any], HasLoss]
+
+
+def token_scores(
+    table: Table, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], chunk: int, *, temperature: float = 1.0
+) -> TokenScores:
+    """Scores of tokens, `chunk` of each row at a time, without a gradient worth having: use `summed` for one."""
+
+    def step(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
+        return None, _scores(*part, table.rows, table.share, temperature)[0]
+
+    _, scores = lax.scan(step, None, (_split(hidden, chunk), _split(targets, chunk)))
+    return jax.tree.map(partial(_join, length=hidden.shape[1]), scores)
+
+
+def summed(
+    objective: Objective,
+    table: Table,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    facts: Any,
+    chunk: int,
+    *,
+    temperature: float = 1.0,
+) -> Any:
+    """The arrays of an objective, each summed over all tokens.
+
+    Only `loss` has a gradient, by `hidden` and the table: through the log-probabilities, not the other scores.
+
+    Args:
+      objective: takes the scores of tokens and the facts that stand at them.
+      table: of the output layer.
+      hidden: states that predict the targets.
+      targets: tokens.
+      facts: a tree of arrays [B, T].
+      chunk: tokens of a row whose logits exist at once.
+      temperature: by which logits are divided.
+    """
+    return _summed(hidden, table.rows, targets, facts, chunk, table.share, objective, temperature)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _summed(
+    hidden: Array,
+    table: Array,
+    targets: Array,
+    facts: Any,
+    chunk: int,
+    share: TableShare,
+    objective: Objective,
+    temperature: float,
+) -> Any:
+    return _pass(hidden, table, targets, facts, chunk, share, objective, temperature, gradients=False)[0]
+
+
+def _forward(*given: Any) -> Any:
+    return _pass(*given, gradients=True)
+
+
+def _backward(
+    chunk: int,
+    share: TableShare,
+    objective: Objective,
+    temperature: float,
+    gradients: tuple[Array, Array],
+    wanted: HasLoss,
+) -> tuple[Array, Array, None, None]:
+    by_hidden, by_table = gradients
+    return by_hidden * wanted.loss.astype(by_hidden.dtype), by_table * wanted.loss.astype(by_table.dtype), None, None
+
+
+_summed.defvjp(_forward, _backward)
+
+
+def _pass(
+    hidden: Array,
+    table: Array,
+    targets: Array,
+    facts: Any,
+    chunk: int,
+    share: TableShare,
+    objective: Objective,
+    temperature: float,
+    *,
+    gradients: bool,
+) -> tuple[Any, tuple[Array, Array] | None]:
+    """The sums and, where wanted, the loss's gradient by hidden states and by the table."""
+
+    def terms(log_probs: Array, scores: TokenScores, facts: Any) -> tuple[Array, Any]:
+        found = objective(dataclasses.replace(scores, log_probs=log_probs), facts)
+        found = jax.tree.map(lambda x: jnp.sum(x, dtype=jnp.float32), found)
+        return found.loss, found
+
+    def step(carry: tuple[Any, Array | None], part: tuple[Array, Array, Any]) -> Any:
+        (sums, by_table), (hidden, targets, facts) = carry, part
+        scores, probs, wanted = _scores(hidden, targets, table, share, temperature)
+        by_log_prob, found = jax.grad(terms, has_aux=True)(scores.log_probs, scores, facts)
+        sums = jax.tree.map(jnp.add, sums, found)
+        if not gradients:
+            return (sums, None), None
+        slope = (wanted - probs) * by_log_prob[..., None]
+        slope = (slope if temperature == 1 else slope / temperature).astype(table.dtype)
+        by_hidden = share.sum(jnp.einsum("btv,vd->btd", slope, table))
+        by_table += jnp.einsum("btv,btd->vd", slope, hidden, preferred_element_type=jnp.float32)
+        return (sums, by_table), by_hidden
+
+    parts = jax.tree.map(partial(_split, chunk=chunk), (hidden, targets, facts))
+    scored = TokenScores(*(jax.ShapeDtypeStruct(targets.shape, dtype) for dtype in (jnp.float32, jnp.float32, bool)))
+    zero = jax.tree.map(lambda x: jnp.zeros((), jnp.float32), jax.eval_shape(objective, scored, facts))
+    start = (zero, jnp.zeros(table.shape, jnp.float32) if gradients else None)
+    (sums, by_table), by_hidden = lax.scan(step, start, parts)
+    if not gradients:
+        return sums, None
+    return sums, (_join(by_hidden, hidden.shape[1]), by_table.astype(table.dtype))
+
+
+def _scores(
+    hidden: Array, targets: Array, table: Array, share: TableShare, temperature: float
+) -> tuple[TokenScores, Float[Array, "B T V"], Bool[Array, "B T V"]]:
+    """Scores of a chunk, and for this device's part of the vocabulary probabilities and where the targets are."""
+    logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+    logits = logits if temperature == 1 else logits / temperature
+    highest = share.max(jnp.max(logits, axis=-1))
+    exps = jnp.exp(logits - highest[..., None])
+    total = share.sum(jnp.sum(exps, axis=-1))
+    wanted = share.place(targets)[..., None] == jnp.arange(share.rows)
+    chosen = share.sum(jnp.sum(jnp.where(wanted, logits, 0), axis=-1))
+    whole = jnp.log(total) + highest
+    entropy = whole - share.sum(jnp.sum(exps * logits, axis=-1)) / total
+    return TokenScores(chosen - whole, entropy, chosen >= highest), exps / total[..., None], wanted
+
+
+def _split(x: Array, chunk: int) -> Array:
+    """[B, T, ...] to [C, B, chunk, ...], filled up with zeros."""
+    chunk = min(chunk, x.shape[1])
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+
+def _join(x: Array, length: int) -> Array:
+    """[C, B, chunk, ...] back to [B, T, ...]."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]
