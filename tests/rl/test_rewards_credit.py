@@ -12,7 +12,7 @@ from videmo_jax.affective.edit_distance import Costs, tree_edit_distance
 from videmo_jax.affective.lexicon import similarity
 from videmo_jax.affective.parser import parse_caption, parse_spans
 from videmo_jax.affective.text import from_text, from_text_spans, read_tree, to_text
-from videmo_jax.rl.reward_credit import node_costs, token_advantages, token_credit
+from videmo_jax.rl.reward_credit import node_costs, spread_advantage, token_credit
 from videmo_jax.rl.reward_spec import RewardSpec
 from videmo_jax.rl.rewards import Rewards
 
@@ -105,7 +105,7 @@ def test_all_costs_add_up_to_the_distance(text, truth, form):
     offsets = [(at, min(at + 3, len(answer))) for at in range(0, len(answer), 3)] + [(len(answer), len(answer))]
     credit = token_credit(answer, offsets, spans)
     assert credit.sum() == pytest.approx(distance, abs=1e-9) and (credit >= 0).all()
-    advantages = token_advantages(0.7, credit)
+    advantages = spread_advantage(0.7, credit)
     assert advantages.mean() == pytest.approx(0.7, abs=1e-6 * (1 + distance))
 
 
@@ -117,7 +117,7 @@ def test_token_credit_by_hand():
     np.testing.assert_allclose(token_credit(text, offsets, [(4, 5, 2.0), (13, 18, 1.0)]), [0, 2, 0, 0, 1, 0])
     np.testing.assert_allclose(token_credit(text, offsets[:2], [(13, 18, 1.0)]), [0.5, 0.5])  # cut off
     assert token_credit("", [], [(0, 0, 1.0)]).shape == (0,)
-    np.testing.assert_allclose(token_advantages(1.0, np.array([0.5, 0, 0, 0.5]), 0.5), [0.5, 1.5, 1.5, 0.5])
+    np.testing.assert_allclose(spread_advantage(1.0, np.array([0.5, 0, 0, 0.5]), 0.5), [0.5, 1.5, 1.5, 0.5])
 
 
 def test_the_credit_of_rewards_is_their_logarithm():

@@ -89,7 +89,7 @@ def token_credit(text: str, offsets: Sequence[tuple[int, int]], costs: Sequence[
     return credit
 
 
-def token_advantages(
+def spread_advantage(
     advantage: float, credit: Float64[np.ndarray, "T"], weight: float = 1.0
 ) -> Float64[np.ndarray, "T"]:
     """The advantage of an answer by token: A - weight x T x (credit - its mean); the mean over tokens stays A.
