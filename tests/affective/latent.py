@@ -1,6 +1,7 @@
 """The tree of what a synthetic scene holds and its caption tells, made from the scene itself: truth for the parser.
 
-It was written from the vocabulary (videmo_jax/affective/lexicon.py) before the parser was tried on these captions.
+It was written from the vocabulary (videmo_jax/affective/lexicon.py) before the parser was tried on these captions; that
+two people who talk both talk was added after the first try.
 """
 
 from collections.abc import Iterator

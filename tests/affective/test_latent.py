@@ -10,7 +10,7 @@ from videmo_jax.affective.parser import parse_caption
 from videmo_jax.data.synthetic.scene import draw_scene, generator
 from videmo_jax.data.synthetic.wording import fine_caption
 
-SEED, CAPTIONS = 20261, 200  # of no other data: what the parser's authors looked at has other seeds
+SEED, CAPTIONS = 77003, 200  # errors were looked at on seeds 1, 2 and 20261 alone
 
 
 def captions(seed: int, count: int) -> list[tuple[str, object]]:
