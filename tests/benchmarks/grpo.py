@@ -23,7 +23,7 @@ from videmo_jax.data.pipeline import to_devices
 from videmo_jax.data.rows import Budget, Prepared, stack_rows
 from videmo_jax.model.flops import group_step_flops
 from videmo_jax.rl import loss
-from videmo_jax.rl.advantages import group_advantages
+from videmo_jax.rl.advantages import group_advantages, token_advantages
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.rows import GroupBudget, Rollout, build_group
 from videmo_jax.rl.step import make_policy_step, numbers
@@ -50,7 +50,8 @@ def shared_rows():
     """One row for all answers."""
     budget = GroupBudget(Budget(PREFIX, 0, 0), ANSWERS, SLOTS)
     advantages = group_advantages(np.arange(ANSWERS)[None] / ANSWERS)
-    return stack_rows([build_group(rollout(), budget, config().vision)]).credited(advantages)
+    rows = stack_rows([build_group(rollout(), budget, config().vision)])
+    return rows.credited(token_advantages(advantages.values, SLOTS), advantages.counted)
 
 
 def separate_rows():

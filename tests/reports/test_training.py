@@ -31,7 +31,7 @@ def test_the_report_is_one_file(tmp_path):
     with MetricsWriter(tmp_path, after_step=0) as metrics:
         for step in range(1, 30):
             metrics.write({"step": step, "loss": 1 / step, "learning_rate": 1e-3})
-    text = write_training_report(tmp_path, title="a & b", config={"model": "<tiny>"}).read_text()
+    text = write_training_report(tmp_path, "a & b", {"model": "<tiny>"}).read_text()
     assert text.count("<svg") == 2
     assert "a &amp; b" in text
     assert "&lt;tiny&gt;" in text
@@ -39,4 +39,4 @@ def test_the_report_is_one_file(tmp_path):
 
 
 def test_a_run_without_metrics_has_a_page_too(tmp_path):
-    assert "nothing was logged" in write_training_report(tmp_path, title="new", config={}).read_text()
+    assert "nothing was logged" in write_training_report(tmp_path, "new", {}).read_text()

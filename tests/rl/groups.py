@@ -8,7 +8,7 @@ from tests.sft.test_step import CONFIG, VIDEO, sample
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.rows import Budget, Prepared, stack_rows
 from videmo_jax.model.positions import VisionGrid
-from videmo_jax.rl.advantages import group_advantages
+from videmo_jax.rl.advantages import group_advantages, token_advantages
 from videmo_jax.rl.rows import GroupBudget, Rollout, build_group, present
 
 SLOTS = 7
@@ -46,7 +46,8 @@ def group_batch(seed, budget=BUDGET):
     rewards = rng.random((4, budget.answers))
     rewards[2, 1] = np.nan
     batch = stack_rows([build_group(r, budget, CONFIG.vision) for r in found])
-    batch = batch.credited(group_advantages(rewards, present(found, budget)))
+    advantages = group_advantages(rewards, present(found, budget))
+    batch = batch.credited(token_advantages(advantages.values, budget.slots), advantages.counted)
     reference = batch.sampled + rng.normal(0, 0.3, batch.sampled.shape).astype(np.float32) * (batch.sampled != 0)
     return dataclasses.replace(batch, reference=reference)
 

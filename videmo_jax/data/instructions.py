@@ -17,6 +17,11 @@ FOLDER = "instructions/"  # that `Sample.file` begins with
 ROLES = {"human": "user", "gpt": "assistant"}  # of `conversations`, in our words; the others are the same
 
 
+def is_instruction(file: str) -> bool:
+    """Whether a sample's file is one of text-only conversations."""
+    return file.startswith(FOLDER)
+
+
 def read_instructions(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Sample], list[Rejected]]:
     """Reads and checks files of instructions.
 

@@ -1,9 +1,10 @@
 """The stream of training batches: planned rows, decoded by Grain in threads and processes, whose state is a number."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -19,10 +20,19 @@ from videmo_jax.data.source import SampleError, Source
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.sharding.rules import batch_part, batch_sharding
 
+LeftOut = Sequence[tuple[str, str]]  # samples that could not be used: id and reason
+
+
+class MakesRows(Protocol):
+    """Decodes and builds one row; an object, so that worker processes can be given it."""
+
+    def __call__(self, numbers: Int32[np.ndarray, "n"]) -> tuple[Any, LeftOut]:
+        """A row of the samples with these numbers, without the batch axis, and those that it leaves out."""
+
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Decodes and builds one row; an object, so that worker processes can be given it.
+    """Rows to learn from.
 
     Attributes:
       source: the samples and their clips.
@@ -39,7 +49,7 @@ class RowMaker:
     budget: Budget
     leave_out: frozenset[str] = frozenset()
 
-    def __call__(self, numbers: Int32[np.ndarray, "n"]) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+    def __call__(self, numbers: Int32[np.ndarray, "n"]) -> tuple[Batch, LeftOut]:
         """A row without the batch axis, and the samples that could not be used in it: id and reason."""
         held: list[Prepared] = []
         left_out: list[tuple[str, str]] = []
@@ -61,7 +71,7 @@ class RowMaker:
         return build_row(held, self.budget, self.vision), tuple(left_out)
 
 
-class TrainingBatches(Iterator[Batch]):
+class TrainingBatches(Iterator[Any]):
     """Batches of rows without end. The state is the number of the next row of the run: whoever knows it goes on from
     there at once, with any number of hosts, threads and worker processes.
     """
@@ -69,9 +79,10 @@ class TrainingBatches(Iterator[Batch]):
     def __init__(
         self,
         plan: RowPlan,
-        make: RowMaker,
+        make: MakesRows,
         *,
         skips: SkipLog,
+        together: Callable[[Sequence[Any]], Any] = stack_rows,
         threads: int = 4,
         workers: int = 0,
         host: int = 0,
@@ -83,16 +94,17 @@ class TrainingBatches(Iterator[Batch]):
           plan: which samples share a row, and how many rows a batch has over all hosts: a multiple of `hosts`.
           make: builds a row.
           skips: takes the samples that cannot be used, when the batch that misses them is handed out.
+          together: makes rows a batch.
           threads: that decode and tokenise at the same time, in each process.
           workers: processes that do so in place of this one; 0 for none.
           host, hosts: this process reads the host-th part of every batch.
         """
-        self._plan, self._make, self._skips = plan, make, skips
+        self._plan, self._make, self._skips, self._together = plan, make, skips, together
         self._threads, self._workers, self._host, self._hosts = threads, workers, host, hosts
         self._batch = 0
-        self._stream: Iterator[tuple[Batch, list[tuple[str, str]]]] | None = None
+        self._stream: Iterator[tuple[Any, LeftOut]] | None = None
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Any:
         """This host's rows of the next batch; raises SkippedTooMuch beyond the limit of the log."""
         if self._stream is None:
             self._stream = self._open()
@@ -120,7 +132,7 @@ class TrainingBatches(Iterator[Batch]):
             )
         self._batch, self._stream = state["row"] // self._plan.batch, None
 
-    def _open(self) -> Iterator[tuple[Batch, list[tuple[str, str]]]]:
+    def _open(self) -> Iterator[tuple[Any, LeftOut]]:
         share = self._plan.batch // self._hosts
         rows = grain.MapDataset.source(_HostRows(self._plan, share, self._host, self._hosts, self._batch))
         options = grain.ReadOptions(self._threads, prefetch_buffer_size=max(2 * share, self._threads))
@@ -128,7 +140,7 @@ class TrainingBatches(Iterator[Batch]):
         if self._workers:
             ahead = max(2 * share // self._workers, 1)
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=ahead))
-        return iter(stream.batch(share, drop_remainder=True, batch_fn=_together))
+        return iter(stream.batch(share, drop_remainder=True, batch_fn=partial(_together, together=self._together)))
 
 
 @dataclass(frozen=True)
@@ -149,16 +161,24 @@ class _HostRows:
         return self.plan[((self.first + batch) * self.hosts + self.host) * self.share + inside]
 
 
-def _together(rows: Sequence[tuple[Batch, Sequence[tuple[str, str]]]]) -> tuple[Batch, list[tuple[str, str]]]:
-    return stack_rows([row for row, _ in rows]), [each for _, left_out in rows for each in left_out]
+def _together(
+    rows: Sequence[tuple[Any, LeftOut]], together: Callable[[Sequence[Any]], Any]
+) -> tuple[Any, tuple[tuple[str, str], ...]]:
+    return together([row for row, _ in rows]), tuple(each for _, left_out in rows for each in left_out)
 
 
-def to_devices(batch: Batch, mesh: Mesh) -> Batch:
+def to_devices(batch: Any, mesh: Mesh) -> Any:
     """This host's rows as its share of the global batch, split over the mesh's batch axes."""
     _, parts = batch_part(mesh)
 
-    def place(array: jax.Array) -> jax.Array:
+    def place(array: np.ndarray) -> jax.Array:
         sharding = batch_sharding(mesh, (array.shape[0] * parts, *array.shape[1:]))
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(place, batch)
+
+
+def from_devices(array: jax.Array) -> np.ndarray:
+    """This host's rows of an array that is split as a batch is; waits for it."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[first]) for first in sorted(shards)])

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -41,6 +42,11 @@ class SkipLog:
 
     def __len__(self) -> int:
         return len(self.reasons)
+
+    def tell(self, say: Callable[[str], object]) -> None:
+        """Says how many samples were left out, if any were."""
+        if self.reasons:
+            say(f"{len(self)} of {self._total} samples were left out; {self._called} says why")
 
     def add(self, id: str, reason: str, *, counts: bool = True) -> None:
         """Records one sample; what is no loss (it is there again, the config leaves it out) need not count.

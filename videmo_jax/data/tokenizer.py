@@ -121,6 +121,20 @@ class Tokenizer:
         """The text of ids, without special tokens unless they are asked for. Broken UTF-8 gives U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
+    def places(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where each id stands in `decode(ids)`: half-open, in characters; special tokens have empty ranges.
+
+        Ids that make a character together share its place.
+        """
+        stream, places, waiting, end = tokenizers.decoders.DecodeStream(skip_special_tokens=True), [], 0, 0
+        for id in ids:
+            waiting += 1
+            piece = "" if id in self.special_ids else stream.step(self._tokenizer, id)
+            if piece is not None:
+                places += [(end, end + len(piece))] * waiting
+                waiting, end = 0, end + len(piece)
+        return places + [(end, len(self.decode(ids)))] * waiting
+
     def _id(self, token: str) -> int:
         id = self._tokenizer.token_to_id(token)
         if id is None:

@@ -25,7 +25,7 @@ CURVES = {
 PERPLEXITY = "perplexity_"
 
 
-def write_training_report(workdir: Path, *, title: str, config: Mapping[str, Any]) -> Path:
+def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) -> Path:
     """Writes WORKDIR/report.html, one file without outside parts, from metrics.jsonl."""
     lines = read_metrics(workdir)
     trained = [line for line in lines if "loss" in line]

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from videmo_jax.data.rows import Budget, Prepared, build_row, misfit
+from videmo_jax.data.rows import Budget, Prepared, build_row, misfit, stack_rows
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.shared_prefix import SharedPrefix
 from videmo_jax.model.videmo import Rows
-from videmo_jax.rl.advantages import Advantages, token_advantages
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,10 @@ class GroupBatch:
         *_, answers, slots = self.weights.shape
         return SharedPrefix(self.rows.tokens.shape[-1] - answers * slots, answers, slots)
 
-    def credited(self, advantages: Advantages, tokens: Float[np.ndarray, "B G C"] | None = None) -> "GroupBatch":
-        """The batch with advantages, without the answers that do not count; see `rl.advantages`.
-
-        Args:
-          advantages: of the answers.
-          tokens: of single tokens in their place; NaN where the answer's stays.
-        """
-        values = token_advantages(advantages.values, self.weights.shape[-1], tokens)
-        if values.shape != self.weights.shape:
-            raise ValueError(f"advantages are of {values.shape[:2]} answers, the batch is of {self.weights.shape[:2]}")
-        weights = self.weights * advantages.counted[..., None].astype(np.float32)
-        return dataclasses.replace(self, weights=weights, advantages=values)
+    def credited(self, advantages: Float32[Array, "B G C"], counted: Bool[Array, "B G"]) -> "GroupBatch":
+        """The batch with the tokens' advantages (`rl.advantages`), without the answers that do not count."""
+        weights = self.weights * counted[..., None].astype(np.float32)
+        return dataclasses.replace(self, weights=weights, advantages=advantages)
 
 
 def build_group(rollout: Rollout, budget: GroupBudget, vision: VisionConfig) -> GroupBatch:
@@ -100,28 +92,49 @@ def build_group(rollout: Rollout, budget: GroupBudget, vision: VisionConfig) -> 
     Raises:
       ValueError: the prompt or the answers do not fit, or a log-probability is not finite; it names the sample.
     """
-    name, layout = f"sample {rollout.prompt.id!r}", budget.layout
+    name = f"sample {rollout.prompt.id!r}"
     if reason := misfit(rollout.prompt.needs, budget.prompt):
         raise ValueError(f"{name}: its prompt needs {reason}")
     held = _held(rollout, budget, name)
-    prompt = build_row([rollout.prompt], budget.prompt, vision).rows
-    count = len(rollout.prompt.encoded.tokens)
-    begin = int(prompt.positions[:, :count].max(initial=-1)) + 1
-    ids = held.reshape(-1).astype(np.int32)
-    order = np.tile(begin + np.arange(layout.slots), layout.answers) * ids
-    rows = Rows(
-        np.concatenate([prompt.tokens, _laid_out(rollout.tokens, held).reshape(-1).astype(np.int32)]),
-        np.concatenate([prompt.segment_ids, ids]),
-        np.concatenate([prompt.positions, np.tile(order, (3, 1)).astype(np.int32)], axis=1),
-        np.concatenate([prompt.vision_index, np.full(ids.shape, -1, np.int32)]),
-        prompt.patches,
-        prompt.patch_hw,
-    )
+    prompt = stack_rows([build_row([rollout.prompt], budget.prompt, vision)]).rows
     sampled = _laid_out(rollout.log_probs, held).astype(np.float32)
     if not np.isfinite(sampled).all():
         raise ValueError(f"{name}: a log-probability of an answer's token is no finite number")
-    empty = np.zeros(held.shape, np.float32)
-    return GroupBatch(rows, held.astype(np.float32), sampled, empty, empty)
+    tokens, lengths = _laid_out(rollout.tokens, held).astype(np.int32), held.sum(axis=-1)
+    group = with_answers(prompt, *(x[None] for x in (tokens, lengths, sampled)))
+    return jax.tree.map(lambda x: np.asarray(x)[0], group)
+
+
+def with_answers(
+    prompts: Rows, tokens: Int[Array, "B G C"], lengths: Int[Array, "B G"], log_probs: Float[Array, "B G C"]
+) -> GroupBatch:
+    """Rows of prompts with the answers that were drawn to them, where both are: videos do not travel again.
+
+    Args:
+      prompts: one prompt a row; a row may be empty, and then its answers do not exist.
+      tokens, lengths, log_probs: as in `sampling.decode.Answers`; what is past `lengths` is not read.
+
+    Returns:
+      A batch whose advantages and reference are still 0.
+    """
+    count, answers, slots = tokens.shape
+    known = prompts.segment_ids > 0
+    lengths = lengths * jnp.any(known, axis=1)[:, None]
+    held = jnp.arange(slots) < lengths[..., None]
+    begin = jnp.max(jnp.where(known[:, None], prompts.positions, -1), axis=(1, 2)) + 1
+    ids = held.reshape(count, -1).astype(jnp.int32)
+    order = (begin[:, None] + jnp.tile(jnp.arange(slots, dtype=jnp.int32), answers)) * ids
+    positions = jnp.broadcast_to(order[:, None], (count, 3, answers * slots))
+    rows = Rows(
+        jnp.concatenate([prompts.tokens, jnp.where(held, tokens, 0).reshape(count, -1)], axis=1),
+        jnp.concatenate([prompts.segment_ids, ids], axis=1),
+        jnp.concatenate([prompts.positions, positions], axis=2),
+        jnp.concatenate([prompts.vision_index, jnp.full(ids.shape, -1, jnp.int32)], axis=1),
+        prompts.patches,
+        prompts.patch_hw,
+    )
+    weights, empty = held.astype(jnp.float32), jnp.zeros(held.shape, jnp.float32)
+    return GroupBatch(rows, weights, jnp.where(held, log_probs, 0.0), empty, empty)
 
 
 def present(rollouts: Sequence[Rollout], budget: GroupBudget) -> Bool[np.ndarray, "B G"]:

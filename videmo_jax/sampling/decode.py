@@ -127,8 +127,25 @@ def generate(
       banned_ids: tokens that are never drawn, such as those that stand for pixels (trl 3847).
       dtype: of the computation.
     """
+    model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
+    return draw_answers(
+        model, rows, seeds, questions, decoding=decoding, stop_ids=stop_ids, banned_ids=banned_ids, dtype=dtype
+    )
+
+
+def draw_answers(
+    model: VidEmo,
+    rows: Rows,
+    seeds: UInt32[Array, "*R"],
+    questions: Questions | None = None,
+    *,
+    decoding: Decoding,
+    stop_ids: tuple[int, ...],
+    banned_ids: tuple[int, ...],
+    dtype: Any,
+) -> Answers:
+    """`generate` within a program of the caller's; parameters are in `dtype`."""
     with products_in(dtype):
-        model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
         state = _generate(
             model,
             rows,
@@ -184,7 +201,8 @@ def _generate(
 
     def record(state: _State, slot: Array, hidden: Array) -> _State:
         """Draws the token of `slot` for every answer."""
-        token, log_prob = draw(jnp.einsum("rgd,dv->rgv", hidden, head, preferred_element_type=jnp.float32), slot)
+        logits = jnp.einsum("rgd,dv->rgv", hidden, head, preferred_element_type=jnp.float32)
+        token, log_prob = draw(output.share.joined(logits), slot)
         token = jnp.where(state.done, stop_ids[0], token)
         return _State(
             state.tokens.at[:, :, slot].set(token),

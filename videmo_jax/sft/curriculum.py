@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from videmo_jax.data.instructions import FOLDER as INSTRUCTIONS
+from videmo_jax.data.instructions import is_instruction
 from videmo_jax.data.mixture import Mixture, Part, shared
 from videmo_jax.data.source import Files
 from videmo_jax.tasks.taxonomy import STAGES, Task, task_of
@@ -83,6 +83,10 @@ def read_stages(config: Mapping[str, Any]) -> tuple[list[Stage], list[Stage]]:
         return stages, stages
     if config["only"] not in names:
         raise CurriculumError(f"no stage {config['only']!r} in the curriculum; it has {', '.join(names)}")
+    if config["only"] != names[0] and not config["init"]:
+        raise CurriculumError(
+            f"only is {config['only']!r}, which goes on from earlier stages: name their checkpoint in init"
+        )
     return stages, [stage for stage in stages if stage.name == config["only"]]
 
 
@@ -139,11 +143,6 @@ class Levels:
     def instructions(self) -> Bool[np.ndarray, "N"]:
         """Usable text-only samples."""
         return self.usable & self.files.chosen(is_instruction)
-
-
-def is_instruction(file: str) -> bool:
-    """Whether a sample's file is one of text-only conversations."""
-    return file.startswith(INSTRUCTIONS)
 
 
 def mixture(stage: Stage, earlier: Sequence[Stage], levels: Levels) -> Mixture:

@@ -1,8 +1,6 @@
 """One SFT run: the plan's stages, one after the other, on the devices."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,59 +14,25 @@ from rich.console import Console
 from videmo_jax.data.pipeline import TrainingBatches, to_devices
 from videmo_jax.model.flops import step_flops
 from videmo_jax.reports.training import write_training_report
+from videmo_jax.sft.curriculum import read_stages
 from videmo_jax.sft.held_out import perplexities
-from videmo_jax.sft.plan import (
-    ConfigError,
-    Plan,
-    StagePlan,
-    data_root,
-    make_plan,
-    read_settings,
-    render_synthetic,
-    skip_file,
-)
+from videmo_jax.sft.plan import Plan, StagePlan, make_plan
 from videmo_jax.sft.step import make_loss_step, make_train_step, numbers
 from videmo_jax.sharding.chips import chip_of
-from videmo_jax.sharding.rules import batch_part, batch_shards, make_mesh
-from videmo_jax.training import workdir as workdirs
-from videmo_jax.training.checkpoint import Checkpoints, Meta, Restored, steps
-from videmo_jax.training.cluster import Stop
+from videmo_jax.sharding.rules import batch_part
+from videmo_jax.training.checkpoint import Meta
 from videmo_jax.training.feed import DeviceFeed
-from videmo_jax.training.folders import open_folder
 from videmo_jax.training.guard import fresh_guard
-from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host, same_on_all
+from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
 from videmo_jax.training.loop import LoopSpec, run_steps
 from videmo_jax.training.meter import Meter, Work
-from videmo_jax.training.metrics import FILE as METRICS
-from videmo_jax.training.metrics import MetricsWriter
-from videmo_jax.training.mirror import Mirror
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
-from videmo_jax.training.profile import FOLDER as PROFILE
-from videmo_jax.training.profile import Profiler, Steps
+from videmo_jax.training.profile import Steps
+from videmo_jax.training.samples import render_synthetic
+from videmo_jax.training.session import Session, mesh_of, open_session, open_workdir, require_same_data
+from videmo_jax.training.settings import Settings, read_settings
 from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
 from videmo_jax.training.stopped import Halt, TrainingStopped, stop
-
-# A run may come back with another machine, more logging, or from another place on disk.
-FREE_FIELDS = (
-    "log.",
-    "guard.",
-    "checkpoint.",
-    "mesh.",
-    "slice",
-    "compute.remat",
-    "compute.vision_remat",
-    "compute.attention",
-    "compute.loss_chunk",
-    "compute.microbatches",
-    "data.threads",
-    "data.workers",
-    "data.cache_mb",
-    "data.root",
-    "data.leave_out",
-    "data.instructions",
-    "init",
-    "tokenizer",
-)
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profile: Steps | None = None) -> TrainState:
@@ -80,85 +44,28 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
       console: for progress and messages.
       profile: steps to record into WORKDIR/profile.
     """
-    data_root(config, workdir)  # refused before anything is written
-    workdir, host = open_folder(workdir), jax.process_index()
-    as_json = json.loads(config.to_json_best_effort())
-    started = bool(steps(workdir))
-    on_first_host(lambda: workdirs.claim(workdir, as_json, free=FREE_FIELDS, started=started))
-    skipped = skip_file(host)
-    if not started:  # what an attempt with another config left out may be usable now
-        (workdir / skipped).unlink(missing_ok=True)
-    with Mirror(workdir, (METRICS, skipped) if is_first() else (skipped,), console) as mirror:
-        settings = on_each_host(lambda: read_settings(config))
-        on_first_host(lambda: render_synthetic(config, workdir, console))
-        plan = on_each_host(lambda: make_plan(config, settings, workdir, console, logs=mirror.local, host=host))
-        rows = [stage.rows for stage in plan.stages] + list(plan.held_out.plans.values() if plan.held_out else ())
-        if not same_on_all(" ".join(each.digest for each in rows)):
-            raise ConfigError(
-                f"the hosts see different data: samples of {data_root(config, workdir)} or their lengths differ; give "
-                "all hosts the same"
-            )
-        try:
-            state = _train(config, plan, workdir, mirror, started, profile, console)
-        finally:  # also of a run that stopped
-            if is_first():
-                write_training_report(mirror.local, title=workdir.name, config=as_json)
-    if len(plan.skips):
-        console.print(f"{len(plan.skips)} of {plan.samples} samples were left out; {workdir / skipped} says why")
-    return state
-
-
-def _train(
-    config: ConfigDict,
-    plan: Plan,
-    workdir: epath.Path,
-    mirror: Mirror,
-    started: bool,
-    profile: Steps | None,
-    console: Console,
-) -> TrainState:
-    """Opens what a run writes to, and trains."""
-    mesh = make_mesh(config.mesh.to_dict())
-    if config.batch % (batch_shards(mesh) * config.compute.microbatches):
-        raise ConfigError(
-            f"batch is {config.batch}; it must be a multiple of the {batch_shards(mesh)} devices that split it, times "
-            f"compute.microbatches {config.compute.microbatches}"
-        )
-    keep, keep_every = config.checkpoint.keep, config.checkpoint.keep_every
-    if keep_every % config.checkpoint.every:
-        raise ConfigError(
-            f"checkpoint.keep_every is {keep_every}; it must be a multiple of checkpoint.every = "
-            f"{config.checkpoint.every}, since other steps are not saved"
-        )
-    with Checkpoints(workdir, keep=keep, keep_every=keep_every) as checkpoints:
+    host = jax.process_index()
+    with open_workdir(config, workdir, console, report=write_training_report) as opened:
+        settings = on_each_host(lambda: _checked(config))
+        on_first_host(lambda: render_synthetic(config, opened.workdir, console))
+        logs = opened.mirror.local
+        plan = on_each_host(lambda: make_plan(config, settings, opened.workdir, console, logs=logs, host=host))
+        held_out = plan.held_out.plans.values() if plan.held_out else ()
+        require_same_data(config, opened.workdir, [*(stage.rows for stage in plan.stages), *held_out])
+        mesh = mesh_of(config)
         # All stages have one optimizer but for its learning rate, and so one program.
         optimizer = make_optimizer(plan.stages[0].stage.optimizer)
         layout = state_layout(plan.model, optimizer, mesh, plan.trained)
-        # The guard is a few bytes, and goes with the optimizer.
-        restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard), console.print)
-        first = restored.step if restored else 0
-        if profile is not None:
-            profile.check(first, plan.stages[-1].end)
-        with (
-            MetricsWriter(mirror.local if is_first() else None, after_step=first if started else -1) as metrics,
-            Profiler(mirror.local / PROFILE, profile) as profiler,
-            Stop() as stop,
-        ):
-            beside = _Beside(workdir, mirror, checkpoints, metrics, profiler, stop, console)
-            return _Trainer(config, plan, mesh, optimizer, beside).run(restored)
+        with open_session(config, opened, layout, plan.stages[-1].end, profile, console) as session:
+            state = _Trainer(config, plan, mesh, optimizer, session).run()
+        plan.skips.tell(console.print)
+    return state
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """Where the results of a run go, and what goes along with its steps."""
-
-    workdir: epath.Path
-    mirror: Mirror
-    checkpoints: Checkpoints
-    metrics: MetricsWriter
-    profiler: Profiler
-    stop: Stop
-    console: Console
+def _checked(config: ConfigDict) -> Settings:
+    """All of a config that can be checked before its data are rendered or read."""
+    read_stages(config)
+    return read_settings(config)
 
 
 class _Trainer:
@@ -170,10 +77,10 @@ class _Trainer:
         plan: Plan,
         mesh: Mesh,
         optimizer: optax.GradientTransformation,
-        beside: _Beside,
+        session: Session,
     ) -> None:
-        self.config, self.plan, self.mesh, self.beside = config, plan, mesh, beside
-        self.console, self.metrics = beside.console, beside.metrics
+        self.config, self.plan, self.mesh, self.session = config, plan, mesh, session
+        self.console, self.metrics = session.console, session.metrics
         row, chip = config.data.row, chip_of(mesh.devices.flat[0])
         flops = step_flops(plan.model, config.batch, row.tokens, row.slabs, row.patches).model
         self.meter = Meter(Work(flops, chip.flops * mesh.size if chip else None))
@@ -183,14 +90,15 @@ class _Trainer:
         self.step = make_train_step(plan.model, self.optimizer, mesh, plan.compute, plan.guard, plan.trained)
         self.loss = make_loss_step(plan.model, mesh, plan.compute)
 
-    def run(self, restored: Restored | None) -> TrainState:
-        """Goes on from a checkpoint, None at the start, to the end of the last stage."""
+    def run(self) -> TrainState:
+        """Goes on from the last checkpoint, if there is one, to the end of the last stage."""
         config, stages = self.config, self.plan.stages
+        first, restored = self.session.first, self.session.restored
         if restored:
-            first, data = restored.step, restored.data
+            data = restored.data
             state = TrainState(restored.params, *restored.optimizer)
         else:
-            first, data = 0, {}
+            data = {}
             params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
             state = TrainState(params, None, fresh_guard())
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -200,8 +108,6 @@ class _Trainer:
             f"{parameters / 1e6:,.1f} M parameters{share} on {self.mesh.size} {jax.devices()[0].platform} device(s), "
             f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
         )
-        if first:
-            self.console.print(f"resumed from step {first}")
         before = "before training"
         for stage in stages:
             if first < stage.end:
@@ -237,20 +143,20 @@ class _Trainer:
                 feed,
                 lambda step: rate(step - plan.begin - 1),
                 first=first,
-                stop=self.beside.stop,
-                checkpoints=self.beside.checkpoints,
+                stop=self.session.stop,
+                checkpoints=self.session.checkpoints,
                 meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
                 tokenizer_files=self.plan.tokenizer.files,
                 metrics=self.metrics,
                 meter=self.meter,
-                profiler=self.beside.profiler,
+                profiler=self.session.profiler,
                 describe=lambda step: {
                     "stage": name,
                     "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
                     "skipped": len(self.plan.skips),
                 },
                 explain=lambda halt: self.explain(plan, halt),
-                saved=self.beside.mirror.push,
+                saved=self.session.opened.mirror.push,
                 console=self.console,
                 title=name if len(self.plan.stages) > 1 else "training",
             )
@@ -266,7 +172,12 @@ class _Trainer:
         with ThreadPoolExecutor(self.config.data.threads) as pool:  # records are read for their ids
             ids = [id for id in pool.map(make.source.id, numbers) if id not in make.leave_out]
         return stop(
-            self.beside.workdir, halt, stage=plan.stage.name, rows=rows, samples=ids, left_out=sorted(make.leave_out)
+            self.session.opened.workdir,
+            halt,
+            stage=plan.stage.name,
+            rows=rows,
+            samples=ids,
+            left_out=sorted(make.leave_out),
         )
 
     def measure(self, step: int, when: str, state: TrainState) -> None:

@@ -158,3 +158,7 @@ class TableShare:
     def max(self, x: Array) -> Array:
         """The largest of what the parts of the vocabulary found."""
         return lax.pmax(x, self._tensor) if self._tensor else x
+
+    def joined(self, x: Array) -> Array:
+        """What stands at the parts of the vocabulary along the last axis, side by side."""
+        return lax.all_gather(x, self._tensor, axis=x.ndim - 1, tiled=True) if self._tensor else x

@@ -93,6 +93,23 @@ def rings_of(fsdp: int, others: Sequence[int], torus: Sequence[int]) -> tuple[in
     return first, second, third
 
 
+def whole_mesh(mesh: Mesh) -> Mesh:
+    """The same devices, with the rings as plain data: batches lie as before, weights are split over tensor alone."""
+    inside, data, *rings, tensor = mesh.devices.shape
+    arranged = mesh.devices.reshape(inside, data * math.prod(rings), *[1] * len(rings), tensor)
+    return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def on_mesh(tree: Any, shardings: Any) -> Any:
+    """The same arrays, with their places as another mesh of the same devices names them: nothing moves."""
+
+    def renamed(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+        parts = [shard.data for shard in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
+
+    return jax.tree.map(renamed, tree, shardings)
+
+
 def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """Where an array with these logical axes lies; a mesh axis that does not divide its dimension is left out."""
     spec = []

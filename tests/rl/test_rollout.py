@@ -1,0 +1,92 @@
+"""Rollouts on a mesh: the answers that one device gives, in rows that are ready for the loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.rl.groups import BUDGET, prompts
+from tests.sft.test_step import CONFIG, VIDEO
+from videmo_jax.data.pipeline import from_devices, to_devices
+from videmo_jax.data.rows import build_row, stack_rows
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.model.videmo import VidEmo
+from videmo_jax.rl.loss import GrpoSpec
+from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
+from videmo_jax.rl.rows import GroupBudget, Rollout, build_group, with_answers
+from videmo_jax.rl.step import make_log_prob_step
+from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sharding.rules import make_mesh, shard_state
+from videmo_jax.training.step import ComputeSpec
+
+DECODING = Decoding(max_new_tokens=6, answers=3, temperature=0.9)
+STOPS, BANNED = (7, 9), (VIDEO, 3)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Weights so large that answers differ."""
+    return jax.tree.map(lambda x: 4 * x, nnx.state(VidEmo(CONFIG, nnx.Rngs(0)), nnx.Param))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Four prompts, and the empty rows that end an epoch."""
+    rng = np.random.default_rng(0)
+    held = [[prompt] for prompt in prompts(rng)]
+    held[1] = []
+    return stack_rows([build_row(each, BUDGET.prompt, CONFIG.vision) for each in held]).rows
+
+
+@pytest.fixture(scope="module")
+def alone(params, rows):
+    graph = nnx.graphdef(VidEmo(CONFIG, nnx.Rngs(0)))
+    return generate(graph, params, rows, prompt_seeds(0, 5, 4), decoding=DECODING, stop_ids=STOPS, banned_ids=BANNED)
+
+
+@pytest.mark.parametrize("shape", [{"data": 4}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}], ids=str)
+def test_a_mesh_draws_the_answers_of_one_device_and_the_loss_finds_their_log_probabilities(shape, params, rows, alone):
+    mesh = make_mesh(shape)
+    placed = jax.device_put(params, shard_state(params, mesh))
+    prompts, seeds = to_devices((rows, prompt_seeds(0, 5, 4)), mesh)
+    weights = make_gather(CONFIG, mesh, jnp.float32)(placed)
+    drawn = make_sampler(CONFIG, mesh, "float32", DECODING, STOPS, BANNED)(weights, prompts, seeds)
+    asked = [0, 2, 3]
+    np.testing.assert_array_equal(from_devices(drawn.tokens)[asked], alone.tokens[np.array(asked)])
+    np.testing.assert_array_equal(from_devices(drawn.lengths)[asked], alone.lengths[np.array(asked)])
+    assert len({tuple(answer) for row in from_devices(drawn.tokens)[asked].tolist() for answer in row}) > 3
+    batch = jax.jit(with_answers)(prompts, drawn.tokens, drawn.lengths, drawn.log_probs)
+    np.testing.assert_array_equal(from_devices(batch.weights)[1], 0)
+    found = make_log_prob_step(CONFIG, mesh, ComputeSpec(dtype="float32"), GrpoSpec().temperature)(placed, batch)
+    np.testing.assert_allclose(from_devices(found), from_devices(batch.sampled), atol=1e-4)
+    assert from_devices(found).min() < -1
+
+
+def test_rows_made_on_the_devices_are_those_made_of_the_host_s_rollouts(rows, alone):
+    batch = with_answers(rows, alone.tokens, alone.lengths, alone.log_probs)
+    rng = np.random.default_rng(0)
+    budget = GroupBudget(BUDGET.prompt, DECODING.answers, DECODING.max_new_tokens)
+    for number, prompt in enumerate(prompts(rng)):
+        if number != 1:
+            parts = (np.asarray(x[number]) for x in (alone.tokens, alone.lengths, alone.log_probs))
+            expected = build_group(Rollout(prompt, *parts), budget, CONFIG.vision)
+            jax.tree.map(lambda x, y, at=number: np.testing.assert_array_equal(x[at], y), batch, expected)
+
+
+def test_seeds_are_of_the_run_and_the_step():
+    seeds = [prompt_seeds(seed, step, 128) for seed in (0, 1) for step in (1, 2)]
+    assert len(np.unique(np.concatenate(seeds))) == 4 * 128
+    np.testing.assert_array_equal(prompt_seeds(0, 1, 128), seeds[0])
+
+
+def test_places_of_tokens_are_those_of_the_text_they_decode_to():
+    tokenizer = Tokenizer.embedded()
+    ids = [*tokenizer.encode("Sie lächelt 🙂 – a smile"), tokenizer.im_end]
+    places = tokenizer.places(ids)
+    text = tokenizer.decode(ids)
+    assert len(places) == len(ids) and places[-1] == (len(text), len(text)) and places[0][0] == 0
+    assert {at for start, end in places for at in range(start, end)} == set(range(len(text)))
+    assert all(text[start:end] == tokenizer.decode([id]) for id, (start, end) in zip(ids, places) if end - start > 1)
+    cut = tokenizer.encode("🙂")[:1]
+    assert tokenizer.places(cut)[-1][1] == len(tokenizer.decode(cut))
