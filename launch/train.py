@@ -1,4 +1,4 @@
-"""Trains a model: supervised fine-tuning on Emo-CFG (a folder or records), or on the synthetic set.
+"""Trains a model on Emo-CFG (a folder or records) or on the synthetic set: supervised, or by rewards of its answers.
 
 Examples:
   python launch/train.py --config configs/quickstart.py --workdir runs/quickstart
@@ -7,6 +7,7 @@ Examples:
   python launch/train.py --config configs/curriculum.py --config.data.root=RECORDS --workdir runs/curriculum
   python launch/train.py --config configs/curriculum.py:stage2 --config.init=CKPT --workdir runs/expression
   python launch/train.py --config configs/quickstart.py --workdir runs/quickstart --profile=20:5
+  python launch/train.py --config configs/quickstart_rl.py --config.init=runs/captions --workdir runs/rl
 
 Run the same command again, and it goes on from the last checkpoint in the work directory. On several hosts run it on
 each of them, with one work directory that all see: they find each other on TPU pods, GKE, SLURM and Kubernetes Jobs;
@@ -43,7 +44,6 @@ def main(argv: Sequence[str]) -> None:
     # Imported here, so that --help answers at once.
     import jax
 
-    from videmo_jax.sft.run import run
     from videmo_jax.training import cluster
     from videmo_jax.training.profile import Steps
     from videmo_jax.training.stopped import TrainingStopped
@@ -52,6 +52,10 @@ def main(argv: Sequence[str]) -> None:
     try:
         profile = Steps.parse(PROFILE.value) if PROFILE.present else None
         cluster.start()
+        if "rollout" in CONFIG.value:
+            from videmo_jax.rl.run import run
+        else:
+            from videmo_jax.sft.run import run
         run(CONFIG.value, WORKDIR.value, Console(quiet=jax.process_index() != 0), profile=profile)
         cluster.finish()
     except cluster.Preempted as notice:

@@ -82,11 +82,12 @@ def test_seeds_are_of_the_run_and_the_step():
 
 def test_places_of_tokens_are_those_of_the_text_they_decode_to():
     tokenizer = Tokenizer.embedded()
-    ids = [*tokenizer.encode("Sie lächelt 🙂 – a smile"), tokenizer.im_end]
+    ids = [*tokenizer.encode("Sie lächelt 🙂, a smile"), tokenizer.im_end]
     places = tokenizer.places(ids)
     text = tokenizer.decode(ids)
     assert len(places) == len(ids) and places[-1] == (len(text), len(text)) and places[0][0] == 0
     assert {at for start, end in places for at in range(start, end)} == set(range(len(text)))
-    assert all(text[start:end] == tokenizer.decode([id]) for id, (start, end) in zip(ids, places) if end - start > 1)
+    for id, (start, end) in zip(ids, places, strict=True):
+        assert end - start < 2 or text[start:end] == tokenizer.decode([id])
     cut = tokenizer.encode("🙂")[:1]
     assert tokenizer.places(cut)[-1][1] == len(tokenizer.decode(cut))

@@ -15,10 +15,9 @@ from flax import nnx
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.evaluation.batches import Batching, Group, Shape, row_shape, stack
-from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sampling.decode import Decoding, generate
-from videmo_jax.sampling.policy import Answer, Policy, read_answer
+from videmo_jax.sampling.policy import Answer, Policy, banned_ids, read_answer, stop_ids
 from videmo_jax.sharding.rules import batch_sharding, make_mesh
 from videmo_jax.training.checkpoint import (
     CheckpointError,
@@ -35,17 +34,6 @@ DTYPES = ("float32", "bfloat16")
 def default_dtype() -> str:
     """float32 on the CPU, bfloat16 elsewhere."""
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-
-
-def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The tokens that end an answer."""
-    return tokenizer.im_end, tokenizer.endoftext
-
-
-def banned_ids(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, ...]:
-    """The ids that no answer holds: special tokens (some stand for pixels, trl 3847) and ids without a token."""
-    beyond = range(tokenizer.vocab_size, model.text.vocab)
-    return tuple(sorted((tokenizer.special_ids - set(stop_ids(tokenizer))).union(beyond)))
 
 
 class Answerer:

@@ -16,6 +16,7 @@ from videmo_jax.tasks.taxonomy import Form, Reward, Task
 Normalise = Literal["size", "printed"]
 CaptionScorer = Literal["overlap", "openai", "reference"]
 Branch = Reward | Literal["own"]
+BRANCHES: tuple[Branch, ...] = (*get_args(Reward), "own")
 
 KINDS: dict[Form, Literal["match", "score", "labels"]] = {
     "choice": "match",

@@ -70,24 +70,34 @@ class GroupRewards:
     credit: tuple[tuple[Credit | None, ...], ...] = field(default=())
 
     def metrics(self) -> dict[str, float]:
-        """Means for the log, over groups that count; a branch that has none is absent.
+        """Means for the log, see `reward_metrics`."""
+        return reward_metrics(self.rewards, self.branches)
 
-        `reward`, `reward/BRANCH`, `reward_std/BRANCH` (population standard deviation within a group, mean over groups),
-        `flat_groups` (share of groups without any spread), `failed_groups` (a count), `failed_groups/BRANCH`.
-        """
-        values: dict[str, float] = {"failed_groups": float(len(self.failures))}
-        for branch, count in sorted(Counter(failure.branch for failure in self.failures).items()):
-            values[f"failed_groups/{branch}"] = float(count)
-        kept = self.rewards[self.counted]
-        if kept.size:
-            values["reward"] = float(kept.mean())
-            values["flat_groups"] = float((np.ptp(kept, axis=1) == 0).mean())
-        for branch in sorted(set(self.branches)):
-            of_branch = self.rewards[self.counted & (np.array(self.branches) == branch)]
-            if of_branch.size:
-                values[f"reward/{branch}"] = float(of_branch.mean())
-                values[f"reward_std/{branch}"] = float(of_branch.std(axis=1).mean())
-        return values
+
+def reward_metrics(rewards: Float64[np.ndarray, "N G"], branches: Sequence[str]) -> dict[str, float]:
+    """Means for the log, over groups that count; a branch that has none is absent.
+
+    `reward`, `reward/BRANCH`, `reward_std/BRANCH` (population standard deviation within a group, mean over groups),
+    `flat_groups` (share of groups without any spread), `failed_groups` (a count), `failed_groups/BRANCH`.
+
+    Args:
+      rewards: of N groups; NaN in those that are left out.
+      branches: of each group.
+    """
+    counted, names = ~np.isnan(rewards).any(axis=1), np.array(branches)
+    values: dict[str, float] = {"failed_groups": float((~counted).sum())}
+    for branch, count in sorted(Counter(names[~counted].tolist()).items()):
+        values[f"failed_groups/{branch}"] = float(count)
+    kept = rewards[counted]
+    if kept.size:
+        values["reward"] = float(kept.mean())
+        values["flat_groups"] = float((np.ptp(kept, axis=1) == 0).mean())
+    for branch in sorted(set(branches)):
+        of_branch = rewards[counted & (names == branch)]
+        if of_branch.size:
+            values[f"reward/{branch}"] = float(of_branch.mean())
+            values[f"reward_std/{branch}"] = float(of_branch.std(axis=1).mean())
+    return values
 
 
 class Rewards:

@@ -26,6 +26,17 @@ T = TypeVar("T")
 YES, NO = ("yes", "Yes"), ("no", "No")
 
 
+def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that end an answer."""
+    return tokenizer.im_end, tokenizer.endoftext
+
+
+def banned_ids(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, ...]:
+    """The ids that no answer holds: special tokens (some stand for pixels, trl 3847) and ids without a token."""
+    beyond = range(tokenizer.vocab_size, model.text.vocab)
+    return tuple(sorted((tokenizer.special_ids - set(stop_ids(tokenizer))).union(beyond)))
+
+
 @dataclass(frozen=True)
 class Answer:
     """A text, the log-probabilities of its tokens (end token included), and whether the limit of tokens cut it off."""

@@ -83,10 +83,6 @@ def read_stages(config: Mapping[str, Any]) -> tuple[list[Stage], list[Stage]]:
         return stages, stages
     if config["only"] not in names:
         raise CurriculumError(f"no stage {config['only']!r} in the curriculum; it has {', '.join(names)}")
-    if config["only"] != names[0] and not config["init"]:
-        raise CurriculumError(
-            f"only is {config['only']!r}, which goes on from earlier stages: name their checkpoint in init"
-        )
     return stages, [stage for stage in stages if stage.name == config["only"]]
 
 

@@ -30,7 +30,7 @@ from videmo_jax.training.optimizer import learning_rate, make_optimizer
 from videmo_jax.training.profile import Steps
 from videmo_jax.training.samples import render_synthetic
 from videmo_jax.training.session import Session, mesh_of, open_session, open_workdir, require_same_data
-from videmo_jax.training.settings import Settings, read_settings
+from videmo_jax.training.settings import ConfigError, Settings, read_settings
 from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
 from videmo_jax.training.stopped import Halt, TrainingStopped, stop
 
@@ -64,7 +64,9 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
 
 def _checked(config: ConfigDict) -> Settings:
     """All of a config that can be checked before its data are rendered or read."""
-    read_stages(config)
+    every, chosen = read_stages(config)
+    if chosen[0] is not every[0] and not config.init:
+        raise ConfigError(f"only is {config.only!r}, which goes on from earlier stages: name their checkpoint in init")
     return read_settings(config)
 
 

@@ -105,3 +105,20 @@ class DeviceFeed:
                     continue
             if isinstance(item, BaseException):
                 return
+
+
+class Lookahead:
+    """A feed whose next batch may be looked at before it is taken."""
+
+    def __init__(self, feed: DeviceFeed) -> None:
+        self._feed, self._next = feed, None
+
+    def take(self, busy: Callable[[], bool] = _idle) -> Fed:
+        """As `DeviceFeed.take`."""
+        fed, self._next = self._next or self._feed.take(busy), None
+        return fed
+
+    def peek(self) -> Any:
+        """The batch that `take` will hand out next."""
+        self._next = self._next or self._feed.take()
+        return self._next.batch

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from videmo_jax.training.checkpoint import Checkpoints, Meta
 from videmo_jax.training.cluster import Preempted, Stop
-from videmo_jax.training.feed import DeviceFeed
+from videmo_jax.training.feed import DeviceFeed, Lookahead
 from videmo_jax.training.meter import Meter
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.profile import Profiler
@@ -51,7 +51,7 @@ def run_steps(
     state: TrainState,
     step: Callable[[TrainState, Any, float], tuple[TrainState, Any]],
     numbers: Callable[[Any], dict[str, Any]],
-    feed: DeviceFeed,
+    feed: DeviceFeed | Lookahead,
     rate: Callable[[int], float],
     *,
     first: int,
@@ -67,11 +67,13 @@ def run_steps(
     saved: Callable[[], None],
     console: Console,
     title: str = "training",
+    at_once: bool = False,
 ) -> TrainState:
     """Trains from step `first` (steps done so far) to `spec.steps`.
 
     The metrics of a step are read when the next one is on its way, so that the devices never wait for the host. The
-    guard in the step makes up for that: after a bad step the state stays what it was before it.
+    guard in the step makes up for that: after a bad step the state stays what it was before it. With `at_once` they are
+    read before: the step waits for the devices by itself.
 
     Args:
       spec: the plan.
@@ -93,6 +95,7 @@ def run_steps(
       saved: is called when a checkpoint is on its way.
       console: for the progress bar.
       title: beside the bar.
+      at_once: whether a step has ended when its call returns.
 
     Raises:
       TrainingStopped: the guard found a step bad; all before it is saved.
@@ -150,7 +153,7 @@ def run_steps(
             last = number == spec.steps
             stopping = stop.after(number)
             saving = last or stopping or number % spec.save_every == 0
-            if saving or profiler.edge(number):  # what is saved must be known to be good
+            if at_once or saving or profiler.edge(number):  # what is saved must be known to be good
                 read(sent, state)
                 sent = None
             if saving:

@@ -125,7 +125,7 @@ def _source(
         preparer.tokenizer,
         variant=config.data.variant,
         include=list(config.data.include) or None,
-        instructions=list(config.data.instructions),
+        instructions=list(config.data.get("instructions", ())),  # of SFT alone
         cache_bytes=config.data.cache_mb * 2**20,
         threads=config.data.threads,
         watch=lambda items, what, total: track(items, what, total, console=console, transient=True),

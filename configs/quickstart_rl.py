@@ -1,0 +1,37 @@
+"""Affective-tree RL on rendered faces with a small model, on a laptop: no data, no accelerator.
+
+quickstart_rl.py:sft is the supervised run that it begins with. Then, with the same data:
+--config.init=SFT_WORKDIR --config.data.root=SFT_WORKDIR/emo_cfg_synthetic
+"""
+
+from ml_collections import ConfigDict
+
+from videmo_jax.rl.recipe import rl_recipe
+from videmo_jax.sft.recipe import sft_recipe
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    if arg not in (None, "sft"):
+        raise ValueError(f":{arg} is nothing that this recipe has; there is :sft, the run that it begins with")
+    config = sft_recipe("tiny") if arg else rl_recipe("tiny")
+    text, vision = config.model.text, config.model.vision
+    text.width = vision.out_width = 128
+    text.heads, text.mlp_width, text.vocab = 4, 384, 2048
+    config.data.include = ("caption_*", "CelebV-Text_*", "*Emotion-Recognition*", "*Head-Pose*", "MEAD_ID*")
+    config.data.synthetic_scenes = 1190
+    config.data.frames.min_pixels = config.data.frames.max_pixels = 112 * 112
+    config.data.row.patches = 64
+    config.compute.dtype = "float32"
+    config.checkpoint.every = 100
+    config.optimizer.learning_rate = 1e-3
+    if arg:
+        config.batch, config.data.row.tokens, config.data.row.slabs = 8, 480, 8
+        config.epochs = 12.0
+        return config
+    config.batch, config.data.row.tokens, config.data.row.slabs = 8, 224, 4
+    config.steps = 100
+    config.optimizer.learning_rate = 1e-4
+    config.rollout.max_new_tokens = 160
+    config.log.every = 5
+    config.held_out.every = 50
+    return config

@@ -1,0 +1,97 @@
+"""What the host makes of a rollout: texts, their rewards, and the advantage of every token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int
+
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.rl.advantages import Advantages, AdvantageSpec, group_advantages, token_advantages
+from videmo_jax.rl.prompts import Prompt
+from videmo_jax.rl.reward_credit import spread_advantage, token_credit
+from videmo_jax.rl.rewards import GroupRewards
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers to this host's part of a batch.
+
+    Attributes:
+      prompts: of each row; None: an empty row, whose answers mean nothing.
+      tokens, lengths: as in `sampling.decode.Answers`.
+      tokenizer: of the model.
+      stop_ids: tokens that end an answer.
+    """
+
+    prompts: tuple[Prompt | None, ...]
+    tokens: Int[np.ndarray, "B G C"]
+    lengths: Int[np.ndarray, "B G"]
+    tokenizer: Tokenizer
+    stop_ids: tuple[int, ...]
+
+    @property
+    def asked(self) -> list[int]:
+        """The rows that hold a prompt."""
+        return [row for row, prompt in enumerate(self.prompts) if prompt is not None]
+
+    @property
+    def there(self) -> Bool[np.ndarray, "B G"]:
+        """Which answers there are."""
+        rows = np.array([prompt is not None for prompt in self.prompts])
+        return np.broadcast_to(rows[:, None], self.lengths.shape)
+
+    @cached_property
+    def cut(self) -> Bool[np.ndarray, "B G"]:
+        """Which answers the limit of tokens cut off."""
+        last = np.take_along_axis(self.tokens, self.lengths[..., None] - 1, axis=-1)[..., 0]
+        return ~np.isin(last, self.stop_ids)
+
+    @cached_property
+    def texts(self) -> list[list[str]]:
+        """The texts of all answers, without special tokens."""
+        return [[self.tokenizer.decode(ids) for ids in row] for row in self._ids()]
+
+    def _ids(self) -> list[list[list[int]]]:
+        return [
+            [ids[:length].tolist() for ids, length in zip(row, lengths, strict=True)]
+            for row, lengths in zip(self.tokens, self.lengths, strict=True)
+        ]
+
+    def all_rewards(self, found: GroupRewards) -> Float64[np.ndarray, "B G"]:
+        """The rewards of all rows, from those of the rows that hold a prompt; NaN where there are none."""
+        rewards = np.full(self.lengths.shape, np.nan)
+        rewards[self.asked] = found.rewards
+        return rewards
+
+    def advantages(self, found: GroupRewards, spec: AdvantageSpec) -> Advantages:
+        """How much better each answer is than the others of its group."""
+        return group_advantages(self.all_rewards(found), self.there, spec)
+
+    def by_token(self, advantages: Advantages, found: GroupRewards, weight: float) -> Float32[np.ndarray, "B G C"]:
+        """The advantage of every token.
+
+        Args:
+          advantages: of the answers.
+          found: rewards, with node credit where `weight` is above 0.
+          weight: of the costs that single tokens bear.
+        """
+        slots = self.tokens.shape[-1]
+        if not weight:
+            return token_advantages(advantages.values, slots)
+        own, ids = np.full(self.tokens.shape, np.nan), self._ids()
+        for row, credits in zip(self.asked, found.credit, strict=True):
+            for number, spans in enumerate(credits):
+                if spans is not None and advantages.counted[row, number]:
+                    places = self.tokenizer.places(ids[row][number])
+                    credit = token_credit(self.texts[row][number], places, spans)
+                    value = float(advantages.values[row, number])
+                    own[row, number, : len(places)] = spread_advantage(value, credit, weight)
+        return token_advantages(advantages.values, slots, own)
+
+
+def branch_names(prompts: Sequence[Prompt | None], found: GroupRewards) -> list[str]:
+    """The branch of each row; "" where it is empty."""
+    given = iter(found.branches)
+    return [next(given) if prompt is not None else "" for prompt in prompts]

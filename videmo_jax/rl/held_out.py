@@ -1,0 +1,102 @@
+"""Rewards of greedy answers to prompts that are not trained on: how far the policy is."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from videmo_jax.data.pipeline import to_devices
+from videmo_jax.data.skips import SkipLog
+from videmo_jax.rl.answered import Answered, branch_names
+from videmo_jax.rl.iteration import Programs, Reward
+from videmo_jax.rl.plan import HeldOutPrompts
+from videmo_jax.rl.prompts import PromptBatch, chosen
+from videmo_jax.rl.reward_spec import BRANCHES
+from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sharding.rules import batch_part
+
+FOLDER = "held_out"
+Line = dict[str, object]
+
+
+class HeldOutRewards:
+    """Measures the policy; each time the same prompts, each answered greedily."""
+
+    def __init__(self, prompts: HeldOutPrompts, programs: Programs, rewards: Reward, batch: int) -> None:
+        """Describes the measurement.
+
+        Args:
+          prompts: which.
+          programs: of the devices.
+          rewards: computes them.
+          batch: prompts that are answered at once, over all devices.
+        """
+        self._prompts, self._programs, self._rewards, self._batch = prompts, programs, rewards, batch
+        self._sample = programs.sampler(Decoding(programs.settings.decoding.max_new_tokens))
+
+    def __call__(self, params: nnx.State, step: int, folder: Path | None) -> dict[str, float]:
+        """The mean reward of each branch, `held_out/BRANCH`, and the mean length, `held_out/length`.
+
+        Args:
+          params: of the policy.
+          step: that is done.
+          folder: takes this host's answers with their rewards, as held_out/STEP.jsonl; None: nobody needs them.
+        """
+        mesh = self._programs.mesh
+        host, hosts = batch_part(mesh)
+        skips = SkipLog(None, total=len(self._prompts.numbers), max_share=1)
+        weights, lines = self._programs.gather(params), []
+        found: dict[str, list[np.ndarray]] = defaultdict(list)
+        for batch, left_out in chosen(self._prompts.make, self._prompts.numbers, self._batch, host, hosts):
+            for id, reason in left_out:
+                skips.add(id, reason)
+            rows = to_devices(batch.rows, mesh)
+            seeds = to_devices(np.zeros(len(batch.prompts), np.uint32), mesh)
+            answered = self._programs.answered(batch, self._sample(weights, rows, seeds))
+            told, more = self._rewarded(batch, answered)
+            lines += more
+            for name, values in self._programs.on_every_host(told).items():
+                found[name].append(values)
+        if folder is not None:
+            _write(folder / FOLDER / f"{step:06}.jsonl", lines)
+        whole = {name: np.concatenate(values) for name, values in found.items()}
+        values = {}
+        for number, name in enumerate(BRANCHES):
+            rewards = whole["reward"][(whole["branch"] == number) & ~np.isnan(whole["reward"])]
+            if rewards.size:
+                values[f"held_out/{name}"] = float(rewards.mean(dtype=np.float64))
+        asked = whole["branch"] >= 0
+        return values | ({"held_out/length": float(whole["length"][asked].mean())} if asked.any() else {})
+
+    def _rewarded(self, batch: PromptBatch, answered: Answered) -> tuple[dict[str, np.ndarray], list[Line]]:
+        """Of each row the reward (NaN: there is none), the branch and the length; and what to write of them."""
+        asked = [batch.prompts[row].asked for row in answered.asked]
+        found = self._rewards(asked, [answered.texts[row] for row in answered.asked]).result()
+        rewards = answered.all_rewards(found)[:, 0]
+        names = branch_names(batch.prompts, found)
+        lines = [
+            {
+                "id": batch.prompts[row].asked.id,
+                "branch": names[row],
+                "reward": None if np.isnan(rewards[row]) else float(rewards[row]),
+                "answer": answered.texts[row][0],
+                "truth": batch.prompts[row].asked.truth,
+            }
+            for row in answered.asked
+        ]
+        told = {
+            "reward": rewards.astype(np.float32),
+            "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
+            "length": answered.lengths[:, 0].astype(np.int32),
+        }
+        return told, lines
+
+
+def _write(path: Path, lines: list[Line]) -> None:
+    """Writes JSON lines, all or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    temporary.replace(path)

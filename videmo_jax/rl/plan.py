@@ -1,0 +1,240 @@
+"""An RL run on paper: the config read and checked, the prompts of every batch planned. No device is touched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from videmo_jax.data.emo_cfg import DatasetError
+from videmo_jax.data.mixture import generator
+from videmo_jax.data.packing import RowPlan, Sizes
+from videmo_jax.data.records import RecordError
+from videmo_jax.data.skips import SkipLog
+from videmo_jax.data.source import open_source
+from videmo_jax.rl.advantages import AdvantageSpec
+from videmo_jax.rl.loss import GrpoSpec
+from videmo_jax.rl.prompts import PromptMaker
+from videmo_jax.rl.reward_spec import RewardSpec
+from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sft.curriculum import Levels, Stage, mixture, read_stages
+from videmo_jax.tasks.taxonomy import task_of
+from videmo_jax.training.samples import data_root, included, open_samples
+from videmo_jax.training.settings import ConfigError, Settings, read_settings
+
+HELD_OUT_SEED = 20_261
+
+
+@dataclass(frozen=True)
+class RlSettings:
+    """What a config says beyond `training.settings`, checked; no data are read yet.
+
+    Attributes:
+      shared: of every recipe.
+      stage: which samples are asked, how long, with which optimizer.
+      decoding: of the rollout.
+      staleness: updates that a policy is behind when it answers, 0 or 1.
+      updates: steps of the optimizer on each rollout.
+      grpo, advantages: the objective.
+      node_credit: weight of the costs that single tokens bear; 0: none.
+      rewards: of the answers.
+      reward_workers: processes that compute them; 0: the trainer's own.
+    """
+
+    shared: Settings
+    stage: Stage
+    decoding: Decoding
+    staleness: int
+    updates: int
+    grpo: GrpoSpec
+    advantages: AdvantageSpec
+    node_credit: float
+    rewards: RewardSpec
+    reward_workers: int
+
+
+@dataclass(frozen=True)
+class HeldOutPrompts:
+    """Prompts whose greedy answers are rewarded now and then.
+
+    Attributes:
+      make: builds their rows.
+      numbers: of the samples.
+    """
+
+    make: PromptMaker
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RlPlan:
+    """All that a run needs but devices."""
+
+    settings: RlSettings
+    rows: RowPlan
+    make: PromptMaker
+    skips: SkipLog
+    samples: int
+    steps: int
+    held_out: HeldOutPrompts | None
+
+
+def read_rl_settings(config: ConfigDict, workdir: epath.PathLike) -> RlSettings:
+    """Checks all of a config that can be checked without its data.
+
+    Args:
+      config: of `rl.recipe`.
+      workdir: where an endpoint's replies are kept, unless the config says so.
+
+    Raises:
+      ConfigError, CheckpointError, CurriculumError, RewardError, ValueError: what is wrong and where.
+    """
+    if not config.init:
+        raise ConfigError("init is empty; RL goes on from a checkpoint of SFT and compares with it: name it in init")
+    shared = read_settings(config)
+    if shared.model.lora.rank:
+        raise ConfigError("model.lora.rank is above 0; RL trains whole weights: set it to 0 (init may have adapters)")
+    _, (stage,) = read_stages(config)
+    rollout, grpo = config.rollout, config.grpo
+    decoding = Decoding(
+        rollout.max_new_tokens, rollout.answers, rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p
+    )
+    if decoding.answers < 2:
+        raise ConfigError(f"rollout.answers is {decoding.answers}; a group needs 2 or more to be compared")
+    if rollout.staleness not in (0, 1) or grpo.updates < 1 or config.rewards.workers < 0:
+        raise ConfigError(
+            f"rollout.staleness is {rollout.staleness}, grpo.updates {grpo.updates}, rewards.workers "
+            f"{config.rewards.workers}; they must be 0 or 1, at least 1, at least 0"
+        )
+    longest = shared.budget.tokens + decoding.max_new_tokens
+    if longest > shared.model.text.max_positions:
+        raise ConfigError(
+            f"data.row.tokens + rollout.max_new_tokens is {longest}, and the model has "
+            f"{shared.model.text.max_positions} positions; lower one of them"
+        )
+    spec = GrpoSpec(grpo.clip_low, grpo.clip_high, grpo.beta, decoding.temperature, grpo.reduction)
+    if grpo.node_credit < 0:
+        raise ConfigError(f"grpo.node_credit is {grpo.node_credit}; it must be 0 or above")
+    return RlSettings(
+        shared,
+        stage,
+        decoding,
+        rollout.staleness,
+        grpo.updates,
+        spec,
+        AdvantageSpec(grpo.scale, grpo.epsilon),
+        grpo.node_credit,
+        _reward_spec(config, workdir),
+        config.rewards.workers,
+    )
+
+
+def _reward_spec(config: ConfigDict, workdir: epath.PathLike) -> RewardSpec:
+    """The rewards of a config, whose fields are all there, the unused ones empty."""
+    fields: dict[str, Any] = config.rewards.to_dict()
+    endpoint = fields.pop("endpoint")
+    fields.pop("workers")
+    used = {**endpoint, "replies": endpoint["replies"] or str(epath.Path(workdir) / "replies")}
+    own: Sequence[Sequence[str]] = fields.pop("own")
+    return RewardSpec.from_config(
+        {
+            **fields,
+            "endpoint": used if endpoint["url"] else None,
+            "own": {pattern: path for pattern, path in own},
+            "node_credit": config.grpo.node_credit > 0,
+        }
+    )
+
+
+def make_rl_plan(
+    config: ConfigDict,
+    settings: RlSettings,
+    workdir: epath.PathLike,
+    console: Console,
+    *,
+    logs: Path | None = None,
+    host: int = 0,
+) -> RlPlan:
+    """Opens the data and plans which prompts a batch has; arguments as of `training.samples.open_samples`.
+
+    Raises:
+      ConfigError, CurriculumError, DatasetError, ValueError: what is wrong and where.
+    """
+    shared = settings.shared
+    # Lengths are of whole samples, and here prompts have to fit; one that does not is left out when it comes.
+    room = replace(shared.budget, tokens=np.iinfo(np.int32).max)
+    found = open_samples(config, shared, room, workdir, console, logs=logs, host=host)
+    _require_tasks(found.source.files.names, config, shared)
+    levels = Levels(found.source.files, found.usable, shared.declared)
+    tokens = np.minimum(found.lengths.tokens, shared.budget.tokens)
+    rows = RowPlan(
+        mixture(settings.stage, (), levels),
+        Sizes(tokens, found.lengths.slabs),
+        shared.budget,
+        batch=config.batch,
+        seed=config.seed,
+        pack=False,
+    )
+    make = PromptMaker(
+        found.source,
+        shared.preparer,
+        shared.model.vision,
+        shared.budget,
+        shared.declared,
+        frozenset(shared.leave_out),
+    )
+    steps = settings.stage.steps or rows.batches(settings.stage.epochs)
+    held_out = _held_out(config, settings, workdir, make, console) if config.held_out.samples else None
+    return RlPlan(settings, rows, make, found.skips, found.count, steps, held_out)
+
+
+def _require_tasks(files: Sequence[str], config: ConfigDict, shared: Settings) -> None:
+    """Refuses files of which nobody knows how their answers are rewarded."""
+    for file in files:
+        if included(file, config.data.include) and task_of(file, shared.declared) is None:
+            raise ConfigError(
+                f"{file}: no official annotation file, so that its reward is unknown; declare it in data.tasks, such "
+                "as 'NAME=expression/choice', or leave it out of data.include"
+            )
+
+
+def _held_out(
+    config: ConfigDict, settings: RlSettings, workdir: epath.PathLike, make: PromptMaker, console: Console
+) -> HeldOutPrompts | None:
+    """Prompts of each reward branch; None, with a word why, where the data have no such split."""
+    shared, spec = settings.shared, config.held_out
+    try:
+        source, _ = open_source(
+            data_root(config, workdir),
+            spec.split,
+            shared.inputs.frames,
+            shared.tokenizer,
+            variant=config.data.variant,
+            cache_bytes=config.data.cache_mb * 2**20,
+            threads=config.data.threads,
+        )
+    except (DatasetError, RecordError) as error:
+        console.print(f"no rewards of held-out prompts: {error}")
+        return None
+    branches: dict[str, list[int]] = {}
+    of_file = [_branch(file, config, shared) for file in source.files.names]
+    for number, file in enumerate(source.files.file.tolist()):
+        if branch := of_file[file]:
+            branches.setdefault(branch, []).append(number)
+    numbers: list[int] = []
+    for place, (_, there) in enumerate(sorted(branches.items())):
+        order = generator(HELD_OUT_SEED, place).permutation(len(there))
+        numbers += sorted(there[at] for at in order[: spec.samples])
+    said = ", ".join(f"{min(len(there), spec.samples)} {branch}" for branch, there in sorted(branches.items()))
+    console.print(f"held out: prompts of {said or 'no branch'}")
+    return HeldOutPrompts(replace(make, source=source, leave_out=frozenset()), tuple(numbers)) if numbers else None
+
+
+def _branch(file: str, config: ConfigDict, shared: Settings) -> str | None:
+    """The reward branch of a file's task; None where it is not included or not known."""
+    task = task_of(file, shared.declared)
+    return task.reward if task and included(file, config.data.include) else None

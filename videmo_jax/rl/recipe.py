@@ -1,0 +1,93 @@
+"""The fields of an RL config, with their defaults; configs/*.py change what differs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from videmo_jax.rl.advantages import AdvantageSpec
+from videmo_jax.rl.loss import GrpoSpec
+from videmo_jax.rl.reward_spec import RewardSpec
+from videmo_jax.sft.recipe import sft_recipe, stage_recipe
+
+
+def rl_recipe(model: str) -> ConfigDict:
+    """All fields, locked: those of `sft.recipe`, where rows are of prompts, and those of the rollout and the rewards.
+
+    Args:
+      model: a name of `model.config.PRESETS`.
+    """
+    config = sft_recipe(model).unlock()
+    grpo, advantages, rewards = GrpoSpec(), AdvantageSpec(), RewardSpec()
+    config.epochs = 1.0  # (PAPER.md section 1)
+    config.batch = 128  # prompts a step, over all devices (PAPER.md section 3)
+    config.optimizer.learning_rate = 1e-5  # (PAPER.md section 1)
+    config.guard.spike = 0.0  # the objective is no likelihood, whose leaps mean harm
+    config.curriculum = ("rl",)
+    config.stages = {"rl": stage_recipe(instructions=0.0)}
+    config.data.row.tokens = 1536  # of a prompt, its clip included
+    del config.data["pack"], config.data["instructions"]
+    config.update(
+        {
+            "held_out": {  # rewards of greedy answers to prompts of another split
+                "samples": 32,  # of each reward branch; 0: none
+                "split": "test",
+                "every": 50,  # steps; also before the first and after the last one
+            },
+            "rollout": {
+                "answers": 8,  # G, to each prompt (PAPER.md section 1)
+                "max_new_tokens": 512,
+                "temperature": grpo.temperature,  # by which the loss divides logits, too
+                "top_k": 0,  # 0: all tokens may be drawn, as the loss supposes
+                "top_p": 1.0,
+                "staleness": 0,  # 1: the next batch is answered by the policy before the update, while rewards are made
+            },
+            "grpo": {
+                "updates": 1,  # steps of the optimizer on each rollout
+                "clip_low": grpo.clip_low,
+                "clip_high": grpo.clip_high,
+                "beta": grpo.beta,  # of the KL term; 0: no reference is loaded
+                "reduction": grpo.reduction,  # sequence (the paper's): mean of answers' means; or token
+                "scale": advantages.scale,  # whether advantages are divided by the group's standard deviation
+                "epsilon": advantages.epsilon,  # added to it
+                "node_credit": 0.0,  # weight with which tokens of wrong nodes bear their cost; 0: whole answers do
+            },
+            "rewards": {
+                "decay": rewards.decay,  # lambda of exp(-lambda x distance / size)
+                "normalise": rewards.normalise,  # size: by the nodes of the larger tree; or printed: not at all
+                "tree": rewards.tree,  # False: fine-grained captions take the caption branch
+                "caption": rewards.caption,  # overlap (embedded), openai (below), reference (the frozen model judges)
+                "length_slack": config_dict.placeholder(float),  # captions may have so many times their truth's words
+                "length_power": rewards.length_power,
+                "own": (),  # ('PATTERN of annotation files', 'package.module:function') of rewards of one's own
+                "costs": rewards.to_config()["costs"],  # of the edit distance: weights of levels, factors of operations
+                "endpoint": {  # of caption = openai; the key comes from OPENAI_API_KEY
+                    "url": "",  # ends in /v1
+                    "model": "",
+                    "replies": "",  # folder where replies are kept; empty: WORKDIR/replies
+                    "concurrency": 64,
+                    "timeout": 60.0,  # seconds
+                    "attempts": 3,
+                    "longest_wait": 10.0,  # seconds between attempts
+                    "max_failures_in_a_row": 20,
+                },
+                "workers": 0,  # processes on each host; 0: the trainer's own
+            },
+        }
+    )
+    config.log.samples = 2  # groups written to samples.txt at every logged step
+    return config.lock()
+
+
+def of_slice(config: ConfigDict, slices: Mapping[str, Mapping[str, Any]], arg: str | None) -> ConfigDict:
+    """The config as the slice that the ARG of `NAME.py:ARG` names takes it; the first one without an ARG.
+
+    Raises:
+      ValueError: there is no such slice.
+    """
+    if arg and arg not in slices:
+        raise ValueError(f":{arg} is no slice of this recipe; there are {', '.join(slices)}")
+    config.slice = arg or next(iter(slices))
+    for field, value in slices[config.slice].items():
+        config.update_from_flattened_dict({field: value})
+    return config
