@@ -22,6 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.frames.min_pixels = config.data.frames.max_pixels = 112 * 112
     config.data.row.patches = 64
     config.compute.dtype = "float32"
+    config.compute.remat = config.compute.vision_remat = "none"
     config.checkpoint.every = 100
     config.optimizer.learning_rate = 1e-3
     if arg:

@@ -1,0 +1,153 @@
+"""What affective-tree RL teaches a small model on rendered faces: three seeds, an ablation, paired bootstrap.
+
+  python launch/train.py --config configs/quickstart_rl.py:sft --workdir runs/faces
+  python -m tests.benchmarks.learning --sft runs/faces --out runs/learning       # trains what is not there, then tells
+  python -m tests.benchmarks.learning --sft runs/faces --out runs/learning --only tell
+
+Arms, each from the same SFT checkpoint with the same prompts held out:
+- tree: configs/quickstart_rl.py.
+- no_tree: no prompt of the tree branch is trained on (weight 0 for fine-grained captions); rules and short captions are.
+- overlap: fine-grained captions are rewarded by the embedded overlap score in place of the tree.
+
+Compared are greedy answers to prompts of the test split, before the first step and after the last one (what a run
+leaves in held_out/). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100, their
+mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles of
+10,000 resamples of the prompts. The last line is one JSON object; OUT/curves.html has the curves.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from videmo_jax.evaluation.judging import Question
+from videmo_jax.evaluation.rule_judge import RuleJudge
+from videmo_jax.evaluation.rules import read_reply
+from videmo_jax.reports.figures import line_chart
+from videmo_jax.reports.page import page
+from videmo_jax.rl.reward_spec import Asked, RewardSpec
+from videmo_jax.rl.rewards import Rewards
+from videmo_jax.tasks.taxonomy import task_of
+
+ROOT = Path(__file__).parents[2]
+ARMS = {
+    "tree": (),
+    "no_tree": ("--config.stages.rl.weights=(('caption_*', 0.0),)",),
+    "overlap": ("--config.rewards.tree=False",),
+}
+SIX = ("relevance", "fluency", "accuracy", "adherence", "label_overlap", "clue_overlap")
+RESAMPLES = 10_000
+
+
+def train(sft: Path, out: Path, arm: str, seed: int, more: Sequence[str]) -> None:
+    """One run, unless it is there; its output goes to a file beside it."""
+    workdir = out / f"{arm}-{seed}"
+    command = [
+        sys.executable,
+        "launch/train.py",
+        "--config=configs/quickstart_rl.py",
+        f"--config.init={sft}",
+        f"--config.data.root={sft / 'emo_cfg_synthetic'}",
+        f"--config.seed={seed}",
+        f"--workdir={workdir}",
+        *ARMS[arm],
+        *more,
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{arm}-{seed}.log").open("a") as log:
+        subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+
+
+def scores(path: Path) -> dict[str, dict[str, float]]:
+    """Of each held-out prompt what its answer scores, by name of the score."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found: dict[str, dict[str, float]] = {}
+    fine, asked = [], []
+    for line in lines:
+        file = line["id"].partition("#")[0]
+        task = task_of(file)
+        if task.reward == "tree":
+            fine.append(line)
+            asked.append(Asked(line["id"], file, task, "", line["truth"]))
+        else:
+            found[line["id"]] = {task.reward: line["reward"]}
+    rewards = Rewards(RewardSpec())(asked, [[line["answer"]] for line in fine]).rewards[:, 0]
+    questions = [Question("six", line["id"], "", "", line["truth"], line["answer"]) for line in fine]
+    for line, reward, question, reply in zip(fine, rewards, questions, RuleJudge().judge(questions), strict=True):
+        six = dict(zip(SIX, read_reply(question, reply, "strict").values, strict=True))
+        found[line["id"]] = {"tree": float(reward), **six, "six": float(np.mean(list(six.values())))}
+    return found
+
+
+def gains(out: Path, arm: str, seeds: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """By score: how much each held-out prompt gained, mean over seeds, in the order of ids; and what it had."""
+    per_seed, before = [], {}
+    for seed in seeds:
+        files = sorted((out / f"{arm}-{seed}" / "held_out").glob("*.jsonl"))
+        start, end = scores(files[0]), scores(files[-1])
+        names = sorted({name for values in start.values() for name in values})
+        ids = {name: sorted(id for id, values in start.items() if name in values) for name in names}
+        per_seed.append({n: np.array([end[id][n] - start[id][n] for id in ids[n]]) for n in names})
+        before = {n: np.array([start[id][n] for id in ids[n]]) for n in names}
+    return {name: np.mean([gain[name] for gain in per_seed], axis=0) for name in per_seed[0]}, before
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean and 95 % interval of a mean over prompts."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"gain": float(values.mean()), "low": float(low), "high": float(high), "prompts": len(values)}
+
+
+def curves(out: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
+    """Held-out rewards and training rewards by step, a chart for each arm and seed."""
+    charts = []
+    for arm in arms:
+        for seed in seeds:
+            lines = [json.loads(each) for each in (out / f"{arm}-{seed}/metrics.jsonl").read_text().splitlines()]
+            for name in ("held_out/tree", "reward/tree", "held_out/caption", "held_out/rule", "kl", "length"):
+                points = [(line["step"], line[name]) for line in lines if name in line]
+                if points:
+                    xs, ys = zip(*points, strict=True)
+                    charts.append(line_chart(xs, ys, title=f"{arm}, seed {seed}: {name}", x_label="step"))
+    (out / "curves.html").write_text(page("What RL teaches", f"<main>{''.join(charts)}</main>"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sft", type=Path, required=True, help="work directory of configs/quickstart_rl.py:sft")
+    parser.add_argument("--out", type=Path, required=True, help="takes the runs")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", choices=["train", "tell"], help="one half")
+    parser.add_argument("more", nargs="*", help="further flags of launch/train.py, after --")
+    given = parser.parse_args()
+    sft, out = given.sft.resolve(), given.out.resolve()
+    if given.only != "tell":
+        for seed in given.seeds:
+            for arm in given.arms:
+                train(sft, out, arm, seed, given.more)
+    if given.only == "train":
+        return
+    found = {arm: gains(out, arm, given.seeds) for arm in given.arms}
+    told = {arm: {name: interval(values) for name, values in gain.items()} for arm, (gain, _) in found.items()}
+    before = {name: float(values.mean()) for name, values in next(iter(found.values()))[1].items()}
+    less = {}
+    for arm in set(given.arms) - {"tree"}:
+        if "tree" in found:
+            less[arm] = {n: interval(found["tree"][0][n] - found[arm][0][n]) for n in ("tree", "six")}
+    curves(out, given.arms, given.seeds)
+    for arm, values in told.items():
+        print(f"\n{arm}: gain, 95 % interval, prompts (before)")
+        for name, each in values.items():
+            print(f"  {name:14} {each['gain']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}] {each['prompts']} ({before[name]:.4f})")
+    print(json.dumps({"seeds": given.seeds, "before": before, "gains": told, "tree_minus": less}))
+
+
+if __name__ == "__main__":
+    main()
