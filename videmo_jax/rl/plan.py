@@ -98,7 +98,9 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike) -> RlSettings:
     shared = read_settings(config)
     if shared.model.lora.rank:
         raise ConfigError("model.lora.rank is above 0; RL trains whole weights: set it to 0 (init may have adapters)")
-    _, (stage,) = read_stages(config)
+    _, stages = read_stages(config)
+    if len(stages) > 1:
+        raise ConfigError(f"curriculum is {tuple(config.curriculum)}; RL has one stage, after those of SFT")
     rollout, grpo = config.rollout, config.grpo
     decoding = Decoding(
         rollout.max_new_tokens, rollout.answers, rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p
@@ -121,7 +123,7 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike) -> RlSettings:
         raise ConfigError(f"grpo.node_credit is {grpo.node_credit}; it must be 0 or above")
     return RlSettings(
         shared,
-        stage,
+        stages[0],
         decoding,
         rollout.staleness,
         grpo.updates,

@@ -78,6 +78,11 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
         require_same_data(config, opened.workdir, [plan.rows])
         origin = on_each_host(lambda: _origin(config, settings, opened.workdir if opened.started else None))
         mesh, shared = mesh_of(config), settings.shared
+        if settings.rewards.caption == "openai" and batch_part(mesh)[1] < jax.process_count():
+            raise ConfigError(
+                "hosts that share rows along mesh.tensor would each ask the endpoint and may hear different scores; "
+                "choose a mesh.tensor that stays within a host"
+            )
         optimizer = make_optimizer(settings.stage.optimizer)
         layout = state_layout(shared.model, optimizer, mesh, shared.trained)
         programs = Programs(settings, mesh, optimizer)
