@@ -3,21 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 
 from videmo_jax.reports.clips import Strip
 from videmo_jax.reports.figures import Row, row_chart
+from videmo_jax.reports.filters import FILTER_STYLE, filter_form, filtered
 from videmo_jax.reports.page import page
 
-STYLE = """
+STYLE = (
+    FILTER_STYLE
+    + """
 h2 { margin: 2rem 0 .5rem; } h3 { margin: 0; font-size: 1rem; }
 table { white-space: nowrap; } tr.ours td { font-weight: 700; background: var(--card); }
 td:first-child, th:first-child { position: sticky; left: 0; background: Canvas; }
 .small { font-size: 13px; opacity: .8; overflow-wrap: anywhere; margin: .25rem 0; }
-.filters { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; margin: .5rem 0 1rem; }
-.filters select, .filters input[type=search] { font: inherit; max-width: 100%; min-width: 0; }
 article { background: var(--card); border-radius: .5rem; padding: .75rem; min-width: 0; }
-article[hidden] { display: none; }
 article .text { white-space: pre-line; overflow-wrap: anywhere; margin: .5rem 0 0; }
 article .text { max-height: 14rem; overflow-y: auto; }
 .answer { border-left: 3px solid var(--line); padding-left: .6rem; }
@@ -28,6 +27,7 @@ article .text { max-height: 14rem; overflow-y: auto; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem 1rem; margin: 0; font-size: 14px; }
 dt { opacity: .75; } dd { margin: 0; overflow-wrap: anywhere; }
 """
+)
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,8 @@ def evaluation_page(view: EvaluationView) -> str:
         *map(_table, view.tables),
         f"<h2>Items</h2><p>{len(view.items):,} of {view.items_in_all:,}, spread evenly over each file: as many wrong "
         "ones as right ones, where there are.</p>",
-        _filters(view.items),
-        f'<main id="items">{"".join(_item(item, view, numbers) for item in view.items)}</main>',
-        f"<script>{resources.files(__package__).joinpath('filter.js').read_text('utf-8')}</script>",
+        filter_form({"task": [item.task for item in view.items]}, boxes={"verdict": ("wrong", "only wrong")}),
+        filtered(_item(item, view, numbers) for item in view.items),
     ]
     return page(view.title, "".join(body), style=STYLE + pictures)
 
@@ -123,17 +122,6 @@ def _table(table: ShownTable) -> str:
     notes = "".join(f'<p class="small">{escape(note)}</p>' for note in table.notes)
     return (
         f'<h2>{escape(table.title)}</h2><div class="wide"><table><tr><th></th>{heading}</tr>{rows}</table></div>{notes}'
-    )
-
-
-def _filters(items: Sequence[ShownItem]) -> str:
-    tasks = dict.fromkeys(item.task for item in items)
-    options = "".join(f'<option value="{escape(task)}">{escape(task)}</option>' for task in tasks)
-    return (
-        '<form class="filters" onsubmit="return false">'
-        f'<label>task <select id="task"><option value="">all</option>{options}</select></label>'
-        '<label><input type="checkbox" id="wrong"> only wrong</label>'
-        '<label>text <input type="search" id="text"></label><output id="count"></output></form>'
     )
 
 
