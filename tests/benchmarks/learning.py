@@ -145,7 +145,9 @@ def main() -> None:
     for arm, values in told.items():
         print(f"\n{arm}: gain, 95 % interval, prompts (before)")
         for name, each in values.items():
-            print(f"  {name:14} {each['gain']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}] {each['prompts']} ({before[name]:.4f})")
+            print(
+                f"  {name:14} {each['gain']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}] {each['prompts']} ({before[name]:.4f})"
+            )
     print(json.dumps({"seeds": given.seeds, "before": before, "gains": told, "tree_minus": less}))
 
 

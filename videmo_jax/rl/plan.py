@@ -130,24 +130,31 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike) -> RlSettings:
         spec,
         AdvantageSpec(grpo.scale, grpo.epsilon),
         grpo.node_credit,
-        _reward_spec(config, workdir),
+        reward_spec(config.to_dict(), workdir),
         config.rewards.workers,
     )
 
 
-def _reward_spec(config: ConfigDict, workdir: epath.PathLike) -> RewardSpec:
-    """The rewards of a config, whose fields are all there, the unused ones empty."""
-    fields: dict[str, Any] = config.rewards.to_dict()
+def reward_spec(config: Mapping[str, Any], workdir: epath.PathLike) -> RewardSpec:
+    """The rewards of a config, whose fields are all there, the unused ones empty.
+
+    Args:
+      config: of `rl.recipe`, as plain values.
+      workdir: where an endpoint's replies are kept, unless the config says so.
+
+    Raises:
+      RewardError: a field has a value that cannot be.
+    """
+    fields = dict(config["rewards"])
     endpoint = fields.pop("endpoint")
     fields.pop("workers")
     used = {**endpoint, "replies": endpoint["replies"] or str(epath.Path(workdir) / "replies")}
-    own: Sequence[Sequence[str]] = fields.pop("own")
     return RewardSpec.from_config(
         {
             **fields,
             "endpoint": used if endpoint["url"] else None,
-            "own": {pattern: path for pattern, path in own},
-            "node_credit": config.grpo.node_credit > 0,
+            "own": dict(fields["own"]),
+            "node_credit": config["grpo"]["node_credit"] > 0,
         }
     )
 

@@ -20,19 +20,18 @@ from rich.console import Console
 from videmo_jax.data.pipeline import TrainingBatches, to_devices
 from videmo_jax.evaluation.answerer import identity
 from videmo_jax.model.flops import group_step_flops
-from videmo_jax.reports.rollouts import write_rollouts_page
 from videmo_jax.reports.training import write_training_report
 from videmo_jax.rl.advantages import Advantages
 from videmo_jax.rl.answered import Answered
 from videmo_jax.rl.held_out import HeldOutRewards
 from videmo_jax.rl.iteration import Iteration, Measured, Programs, Reward, measured_numbers
-from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_settings
+from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_settings, reward_spec
 from videmo_jax.rl.prompts import PromptBatch, together
 from videmo_jax.rl.reference_judge import ReferenceJudge
 from videmo_jax.rl.reward_spec import Asked
 from videmo_jax.rl.reward_workers import RewardWorkers
 from videmo_jax.rl.rewards import GroupRewards, Rewards
-from videmo_jax.rl.sample_log import FILES, LoggedAnswer, LoggedGroup, SampleLog, read_samples
+from videmo_jax.rl.sample_log import LINES, TEXT, LoggedAnswer, LoggedGroup, SampleLog, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
 from videmo_jax.training.checkpoint import Meta, read_meta, restore_plain
@@ -69,7 +68,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
       profile: steps to record into WORKDIR/profile.
     """
     host = jax.process_index()
-    grows = (METRICS, *FILES)
+    grows = (METRICS, LINES, TEXT)
     with open_workdir(config, workdir, console, report=_report, grows=grows, free=FREE_FIELDS) as opened:
         settings = on_each_host(lambda: read_rl_settings(config, opened.workdir))
         on_first_host(lambda: render_synthetic(config, opened.workdir, console))
@@ -90,7 +89,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
             reference = _reference(config, settings, mesh)
             with (
                 _rewarder(settings, programs, reference) as rewards,
-                SampleLog(logs if is_first() else None, after_step=session.after_step) as log,
+                SampleLog(logs if is_first() else None, after_step=session.after_step, spec=settings.rewards) as log,
             ):
                 trainer = _Trainer(config, plan, programs, session, rewards, log, origin)
                 state = trainer.run(_state(config, settings, mesh, session, optimizer), reference)
@@ -99,7 +98,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
 
 
 def _report(folder: Path, title: str, config: Mapping[str, Any]) -> None:
-    write_rollouts_page(folder, title=title, groups=read_samples(folder))
+    write_samples_page(folder, title=title, spec=reward_spec(config, folder))
     write_training_report(folder, title, config)
 
 
