@@ -6,12 +6,12 @@
 
 Arms, each from the same SFT checkpoint with the same prompts held out:
 - tree: configs/quickstart_rl.py.
-- no_tree: no prompt of the tree branch is trained on (weight 0 for fine-grained captions); rules and short captions are.
+- no_tree: no prompt of the tree branch is trained on (fine-grained captions weigh 0); rules and short captions are.
 - overlap: fine-grained captions are rewarded by the embedded overlap score in place of the tree.
 
 Compared are greedy answers to prompts of the test split, before the first step and after the last one (what a run
-leaves in held_out/). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100, their
-mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles of
+leaves in held_out/). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100,
+their mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles of
 10,000 resamples of the prompts. The last line is one JSON object; OUT/curves.html has the curves.
 """
 
@@ -145,9 +145,8 @@ def main() -> None:
     for arm, values in told.items():
         print(f"\n{arm}: gain, 95 % interval, prompts (before)")
         for name, each in values.items():
-            print(
-                f"  {name:14} {each['gain']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}] {each['prompts']} ({before[name]:.4f})"
-            )
+            span = f"[{each['low']:+.4f}, {each['high']:+.4f}]"
+            print(f"  {name:14} {each['gain']:+.4f} {span} {each['prompts']} ({before[name]:.4f})")
     print(json.dumps({"seeds": given.seeds, "before": before, "gains": told, "tree_minus": less}))
 
 

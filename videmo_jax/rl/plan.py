@@ -1,6 +1,6 @@
 """An RL run on paper: the config read and checked, the prompts of every batch planned. No device is touched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
