@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 from videmo_jax.rl.recipe import rl_recipe
 from videmo_jax.sft.recipe import sft_recipe
 
+CHOICES = ("MEAD_Head-Pose*", "MEAD_ID*", "DFEW_*", "MER2023_*", "MAFW_Single*")
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     if arg not in (None, "sft"):
@@ -17,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     text, vision = config.model.text, config.model.vision
     text.width = vision.out_width = 128
     text.heads, text.mlp_width, text.vocab = 4, 384, 2048
-    config.data.include = ("caption_*", "CelebV-Text_*", "*Emotion-Recognition*", "*Head-Pose*", "MEAD_ID*")
+    config.data.include = ("caption_*", "CelebV-Text_*", *CHOICES)
     config.data.synthetic_scenes = 1190
     config.data.frames.min_pixels = config.data.frames.max_pixels = 112 * 112
     config.data.row.patches = 64
@@ -27,7 +29,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     if arg:
         config.batch, config.data.row.tokens, config.data.row.slabs = 8, 480, 8
-        config.epochs = 12.0
+        config.epochs = 14.0
+        config.stages.all.weights = tuple((pattern, 5.0) for pattern in CHOICES)  # of few samples and few tokens
         return config
     config.batch, config.data.row.tokens, config.data.row.slabs = 8, 224, 4
     config.steps = 100

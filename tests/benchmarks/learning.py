@@ -11,8 +11,8 @@ Arms, each from the same SFT checkpoint with the same prompts held out:
 
 Compared are greedy answers to prompts of the test split, before the first step and after the last one (what a run
 leaves in held_out/). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100,
-their mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles of
-10,000 resamples of the prompts. The last line is one JSON object; OUT/curves.html has the curves.
+their mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles
+of 10,000 resamples of the prompts. The last line is one JSON object; OUT/curves.html has the curves.
 """
 
 import argparse
