@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 
 from videmo_jax.affective.difference import DiffLine
 from videmo_jax.affective.tree import AffectiveTree, Person
@@ -15,6 +15,8 @@ from videmo_jax.reports.trees import TREE_STYLE, tree_figure
 FILE = "samples.html"
 MOST_GROUPS = 200  # on a page
 FIRST, NEWEST = 40, 60  # of these, the first and the last of the run; the others are spread evenly between them
+BEGINNING = 200  # characters of an answer that is closed, before the line's end cuts them
+HEAD = '<p class="head-row"><span class="row"><span></span><b>reward</b><span></span><b>advantage</b></span></p>'
 SIGNS = {"same": "", "other": "~", "added": "+", "missing": "-"}
 
 STYLE = f"""{FILTER_STYLE}{TREE_STYLE}
@@ -33,6 +35,9 @@ details {{ border-top: 1px solid var(--grid); padding: .3rem 0; }} summary {{ cu
 .row {{ display: inline-grid; width: calc(100% - 1.25rem); vertical-align: top; align-items: center; gap: 0 .5rem;
   grid-template-columns: 2.25rem minmax(0, 1fr) 3rem minmax(0, 1fr) 3.5rem; font-variant-numeric: tabular-nums; }}
 .row > span {{ text-align: right; }} .row small {{ grid-column: 2 / -1; opacity: .8; font-size: 12px; }}
+.row q {{ grid-column: 2 / -1; font-size: 13px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }}
+.row q::before, .row q::after {{ content: none; }} details[open] .row q {{ display: none; }}
+.head-row {{ margin: 0; padding-left: 1.25rem; font-size: 12px; }} .head-row .row {{ width: 100%; }}
 .bar-of {{ height: .55rem; border-radius: 2px; background: var(--grid); position: relative; overflow: hidden; }}
 .bar-of b {{ position: absolute; top: 0; bottom: 0; background: var(--line); }}
 .bar-of b.below {{ background: var(--bad); }}
@@ -131,7 +136,6 @@ def write_rollouts_page(folder: Path, *, title: str, groups: Sequence[ShownGroup
 
 def rollouts_page(title: str, groups: Sequence[ShownGroup], in_all: int) -> str:
     """The page as one HTML document; `in_all` groups were logged, of which these are shown, in their order."""
-    steps = [str(step) for step, _ in groupby(group.step for group in groups)]
     some = (
         f"{len(groups):,} of {in_all:,} groups, newest first: the first {FIRST} and the newest {NEWEST} of the run, "
         "and others spread evenly between them."
@@ -139,11 +143,11 @@ def rollouts_page(title: str, groups: Sequence[ShownGroup], in_all: int) -> str:
         else f"{in_all:,} groups, newest first."
     )
     body = [
-        f"<p>{some} Answers are sorted by reward; a bar beside it shows the advantage, on a scale of its group.</p>",
+        f"<p>{some} Answers are sorted by reward; the bars of advantages have the scale of their group.</p>",
         _key() if any(group.tree is not None for group in groups) else "",
         filter_form(
             {
-                "step": steps,
+                "step": [str(group.step) for group in groups],
                 "branch": sorted({group.branch for group in groups}),
                 "task": sorted({group.task for group in groups}),
             },
@@ -175,9 +179,9 @@ def _group(group: ShownGroup) -> str:
         f'<article data-step="{group.step}" data-branch="{escape(group.branch)}" data-task="{escape(group.task)}" '
         f'data-failed="{"no" if group.failure is None else "yes"}">'
         f"<h3>step {group.step} · {escape(group.task)} · {escape(group.branch)}</h3>"
-        f'<p class="small">{escape(group.id)}{escape(videos)}</p>{failure}<p class="text">{escape(group.question)}</p>'
-        f'<div class="sides"><div><h4>Truth</h4><p class="text">{escape(group.truth)}</p>{picture}</div>'
-        f"<div><h4>{len(group.answers)} answers</h4>{_answers(group.answers)}</div></div></article>"
+        f'<p class="small">{escape(group.id)}{escape(videos)}</p>{failure}<div class="sides"><div>'
+        f'<h4>Question</h4><p class="text">{escape(group.question)}</p><h4>Truth</h4><p class="text">{escape(group.truth)}</p>{picture}</div>'
+        f"<div><h4>{len(group.answers)} answers</h4>{HEAD}{_answers(group.answers)}</div></div></article>"
     )
 
 
@@ -212,7 +216,8 @@ def _row(answer: ShownAnswer, scale: float) -> str:
         f'<span title="reward">{reward}</span>'
         f'<i class="bar-of"><b{below} style="{side};width:{share:.1%}"></b></i>'
         f'<span title="advantage">{answer.advantage:+.2f}</span>'
-        f"<small>{answer.tokens} tokens{edits}{cut}</small></span>"
+        f"<small>{answer.tokens} tokens{edits}{cut}</small>"
+        f"<q>{escape(shorten(answer.text[:BEGINNING], BEGINNING, placeholder=' …'))}</q></span>"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from videmo_jax.reports.figures import line_chart
 from videmo_jax.reports.page import page
+from videmo_jax.reports.rollouts import FILE as SAMPLES
 from videmo_jax.training.metrics import read_metrics
 
 CURVES = {
@@ -22,7 +23,28 @@ CURVES = {
     "hbm_share": "share of the device's memory, highest so far",
 }
 
+BRANCHES = {"rule": "rules", "caption": "short captions", "tree": "affective trees", "own": "one's own"}
+# Of reinforcement learning; steps in which a name was not logged are left out of its curve.
+RL_CURVES = {
+    "reward": "reward, mean",
+    **{f"reward/{branch}": f"reward, {label}" for branch, label in BRANCHES.items()},
+    **{f"reward_std/{branch}": f"spread of the reward in a group, {label}" for branch, label in BRANCHES.items()},
+    "flat_groups": "share of groups without any spread",
+    "failed_groups": "groups left out because a reward failed",
+    "kl": "KL from the frozen reference, nats a token",
+    "clipped_low": "share of tokens clipped below",
+    "clipped_high": "share of tokens clipped above",
+    "entropy": "entropy, nats a token",
+    "length": "length of an answer, tokens",
+    "cut": "share of answers that the limit of tokens cut off",
+    "log_prob_gap": "log-probability gap between sampler and trainer, nats",
+    "seconds_rollout": "seconds of the rollout",
+    "seconds_reward": "seconds of the rewards",
+    "seconds_update": "seconds of the update",
+}
+
 PERPLEXITY = "perplexity_"
+HELD_OUT = "held_out/"
 
 
 def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) -> Path:
@@ -36,6 +58,7 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
         for name, label in CURVES.items()
         if steady and name in steady[-1]
     ]
+    charts += [chart for name, label in RL_CURVES.items() if (chart := _curve(lines, name, label))]
     last = (
         ", ".join(f"{name} {_number(value)}" for name, value in trained[-1].items())
         if trained
@@ -43,12 +66,52 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
     )
     path = workdir / "report.html"
     body = (
-        f"<p>Last: {escape(last)}.</p>{_levels(lines)}"
+        f"<p>Last: {escape(last)}.</p>{_samples(workdir)}{_levels(lines)}{_held_out(lines)}"
         f"<main>{''.join(charts)}</main>"
         f"<details><summary>Config</summary><pre>{escape(json.dumps(config, indent=2))}</pre></details>"
     )
     path.write_text(page(title, body))
     return path
+
+
+def _curve(lines: Sequence[Mapping[str, Any]], name: str, label: str) -> str:
+    """A chart of one name over the steps that have it; empty where none has."""
+    points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
+    if name.startswith("seconds_"):
+        points = points[1:] or points  # the first holds the compilation
+    if not points:
+        return ""
+    xs, ys = zip(*points, strict=True)
+    return line_chart(xs, ys, title=label, x_label="step")
+
+
+def _samples(workdir: Path) -> str:
+    """A link to the page of samples, where there is one."""
+    if not (workdir / SAMPLES).exists():
+        return ""
+    return f'<p><a href="{SAMPLES}">Samples: answers with their rewards and affective trees</a></p>'
+
+
+def _held_out(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What was measured on held-out prompts: a curve for each name that has several steps, and all values."""
+    measured = [line for line in lines if any(name.startswith(HELD_OUT) for name in line)]
+    if not measured:
+        return ""
+    names = list(dict.fromkeys(name for line in measured for name in line if name.startswith(HELD_OUT)))
+    charts = []
+    for name in names:
+        if len({line["step"] for line in measured if name in line}) > 1:
+            charts.append(_curve(measured, name, f"{name.removeprefix(HELD_OUT)}, held out"))
+    head = "".join(f'<th class="number">{escape(name.removeprefix(HELD_OUT))}</th>' for name in names)
+    rows = []
+    for line in measured:
+        cells = "".join(f'<td class="number">{escape(_number(line.get(name, "-")))}</td>' for name in names)
+        when = escape(str(line.get("measured", "")))
+        rows.append(f'<tr><td>{when}</td><td class="number">{line["step"]}</td>{cells}</tr>')
+    return (
+        f'<h2>Held-out prompts</h2><main>{"".join(charts)}</main><div class="wide"><table><tr><th>when</th>'
+        f'<th class="number">step</th>{head}</tr>{"".join(rows)}</table></div><h2>Training</h2>'
+    )
 
 
 def _levels(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -288,7 +288,8 @@ def _heading(group: LoggedGroup | ShownGroup) -> str:
 def _block(group: ShownGroup) -> Iterator[str]:
     """The lines of a group."""
     yield _heading(group)
-    for name, value in (("sample", group.id), ("file", group.file), *(("video", video) for video in group.videos)):
+    facts = [("sample", group.id), *(("video", video) for video in group.videos)]
+    for name, value in facts if group.file in group.id else [*facts, ("file", group.file)]:
         yield from _wrapped(value, f"  {name:<7} ", " " * 10)
     if group.failure is not None:
         yield from _wrapped(f"left out, no rewards: {group.failure}", "  ! ", "    ")
@@ -306,7 +307,7 @@ def _block(group: ShownGroup) -> Iterator[str]:
         said[answer.text] = answer.number
         yield from _wrapped(answer.text if answer.text.strip() else "(nothing)", "    ")
         if answer.lines is not None:
-            yield from ("", *_tree_lines(answer.lines), f"      {_summary(answer.lines)}")
+            yield from ("", *_tree_lines(answer.lines), f"    = {_summary(answer.lines)}")
 
 
 def _scores(answer: ShownAnswer, rank: int, count: int) -> str:
