@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 
-from videmo_jax.commands import one_line
+from videmo_jax.commands import one_line, positive
 
 if TYPE_CHECKING:
     from videmo_jax.evaluation.judging import Judge
     from videmo_jax.evaluation.remote_answers import RemoteModel
+    from videmo_jax.evaluation.scores import Results
     from videmo_jax.sampling.reasoning import Settings
 
 EXAMPLES = """examples:
@@ -46,10 +47,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--variant", choices=("full", "sampled"), default="full", help="of the files; default full")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="annotation files, patterns too; default all")
     parser.add_argument("--batch", type=int, default=16, help="rows on all devices together (default 16)")
-    parser.add_argument("--max-new-tokens", type=int, default=2048, help="of an answer (default 2048)")
+    parser.add_argument("--max-new-tokens", type=positive, default=2048, help="of an answer (default 2048)")
     parser.add_argument("--max-prompt-tokens", type=int, default=8192, help="longer ones are skipped (default 8192)")
-    parser.add_argument("--reasoning", type=int, metavar="N", help="reason first, N candidates a level (see reason.py)")
-    parser.add_argument("--scorer", default="mbr", help="which candidate is kept, with --reasoning (default mbr)")
+    parser.add_argument(
+        "--reasoning", type=positive, metavar="N", help="reason first, N candidates a level (see reason.py)"
+    )
+    parser.add_argument("--scorer", help="which candidate is kept, with --reasoning (default mbr)")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),
@@ -75,7 +78,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--judge openai needs --judge-url, --judge-model and --out, where replies are kept")
     if bool(flags.answers_url) != bool(flags.answers_model):
         parser.error("give --answers-url and --answers-model together")
+    if idle := _without_effect(flags):
+        parser.error(idle)
     return flags
+
+
+def _without_effect(flags: argparse.Namespace) -> str:
+    """Says which flag changes nothing beside the others, and so means something else; empty where all do."""
+    if flags.judge == "rule":
+        for name, value in vars(flags).items():
+            if name.startswith("judge_") and name != "judge_concurrency" and value not in (None, ()):
+                return f"--{name.replace('_', '-')} goes with --judge openai"
+    if flags.predictions and (flags.answers_url or flags.reasoning is not None):
+        return "--predictions are answers already: --reasoning and --answers-url go with --checkpoint"
+    if flags.scorer is not None and flags.reasoning is None:
+        return "--scorer goes with --reasoning"
+    return ""
 
 
 def _add_judge(parser: argparse.ArgumentParser) -> None:
@@ -128,9 +146,13 @@ def progress_bars() -> Iterator[Callable[[str, str], Callable[[int, int], None]]
 
 def evaluate(flags: argparse.Namespace) -> None:
     """Answers or reads, scores, prints."""
+    from etils import epath
+
     from videmo_jax.evaluation import results, runner, tables
     from videmo_jax.evaluation.answerer import default_dtype
 
+    if flags.out and (out := epath.Path(flags.out)).exists() and not out.is_dir():
+        raise ValueError(f"--out {flags.out}: is a file; name a folder")
     name = flags.name or _name(flags.predictions or flags.checkpoint)
     with progress_bars() as bar:
         scoring = results.Scoring(judge_of(flags), flags.rules, name, bar("judging", "items"))
@@ -164,6 +186,23 @@ def evaluate(flags: argparse.Namespace) -> None:
     print(tables.summary_lines(scored))
     if flags.out:
         print(f"wrote {flags.out}")
+    require_some(scored, flags)
+
+
+def require_some(scored: "Results", flags: argparse.Namespace) -> None:
+    """Refuses to call a run done in which nothing was answered or nothing judged.
+
+    Raises:
+      ValueError: so it is; the message says where the reasons stand.
+    """
+    files = scored.files
+    asked = sum(file.items for file in files)
+    if asked and asked == sum(file.skipped for file in files):
+        where = f"; {flags.out}/skipped.jsonl says why" if flags.checkpoint else ""
+        raise ValueError(f"none of {asked} items has an answer{where}")
+    failed = sum(file.judged.failed for file in files if file.judged)
+    if failed and failed == len(scored.items):
+        raise ValueError(f"the judge gave no reply at all; {flags.out}/judge/failed.jsonl says why")
 
 
 def judge_of(flags: argparse.Namespace) -> "Judge":
@@ -221,7 +260,7 @@ def reasoning_of(flags: argparse.Namespace) -> "Settings | None":
 
     return Settings.of(
         flags.reasoning,
-        scorer=Scorer.parse(flags.scorer),
+        scorer=Scorer.parse("mbr" if flags.scorer is None else flags.scorer),
         max_new_tokens=min(flags.max_new_tokens, Settings.max_new_tokens),
         answer_tokens=flags.max_new_tokens,
         max_prompt_tokens=flags.max_prompt_tokens,

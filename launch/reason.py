@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videmo_jax.commands import one_line
+from videmo_jax.commands import one_line, positive
 
 if TYPE_CHECKING:
     from videmo_jax.data.video import Clip, FrameSpec
@@ -39,11 +40,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="tree.json and report.html go here")
     parser.add_argument("--question", default="", help="asked in the end, with all of the reasoning in view")
-    parser.add_argument("--candidates", type=int, default=8, metavar="N", help="of each level (default 8)")
+    parser.add_argument("--candidates", type=positive, default=8, metavar="N", help="of each level (default 8)")
     parser.add_argument("--scorer", default="mbr", help="which candidate is kept, see below (default mbr)")
     parser.add_argument("--temperature", type=float, help="of the candidates (default 0.9; 0 where N is 1: greedy)")
     parser.add_argument("--seed", type=int, default=0, help="of the candidates (default 0)")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="of a candidate (default 512)")
+    parser.add_argument("--max-new-tokens", type=positive, default=512, help="of a candidate (default 512)")
     parser.add_argument("--prompts", metavar="FILE", help="other questions for the levels, JSON")
     parser.add_argument(
         "--dtype",
@@ -54,6 +55,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     if flags.seed < 0:
         parser.error(f"--seed {flags.seed}: give a number from 0 on")
+    if flags.temperature is not None and not 0 <= flags.temperature < math.inf:
+        parser.error(f"--temperature {flags.temperature}: give a number from 0 on")
     return flags
 
 

@@ -1,5 +1,6 @@
 """What the commands of launch/ share: an error that a user can mend ends them in one line and a non-zero exit code."""
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,17 @@ from typing import NoReturn
 def fail(message: str, who: str = "error") -> NoReturn:
     """One line on stderr that begins with `who`, and exit code 1."""
     sys.exit(f"{who}: {' '.join(message.split())}")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on: a `type` of argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return number
 
 
 @contextmanager
@@ -32,12 +44,14 @@ def one_line(*, stopped: str = "stopped", too_large: str = "") -> Iterator[None]
 
 
 def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
-    """The `flags_parser` of `app.run` for a command with a config: a wrong flag ends in one line."""
+    """The `flags_parser` of `app.run` for a command with a config: a wrong flag ends in one line, help in code 0."""
     from absl import flags
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:
             return flags.FLAGS(list(argv))
+        except SystemExit:  # --help and its kin, which absl ends with 1
+            sys.exit(0)
         except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
             fail(str(error), command)
 

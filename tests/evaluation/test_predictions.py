@@ -73,6 +73,24 @@ def test_faults_are_named_with_file_and_line(tmp_path, content, message):
         read_predictions(tmp_path / "x.json")
 
 
+def test_halves_of_surrogate_pairs_become_question_marks(tmp_path):
+    line = {
+        "response": "\ud83d a",
+        "labels": "b \udc00",
+        "messages": [{"role": "user", "content": "\ud800?"}],
+        "videos": ["\udfff.mp4"],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(line))
+    (read,) = read_predictions(tmp_path / "x.json")
+    assert read == Prediction("? a", "b ?", (Message("user", "??"),), ("?.mp4",))
+
+
+def test_a_file_in_the_place_of_its_folder_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"response": "a", "labels": "b"}')
+    with pytest.raises(PredictionError, match=r"x\.json: is a file; give its folder"):
+        read_folder(tmp_path / "x.json")
+
+
 def test_a_folder_without_predictions_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(PredictionError, match="no prediction files"):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from videmo_jax.data.sample import Message
 from videmo_jax.evaluation.predictions import Prediction
 from videmo_jax.evaluation.report import choose, is_right, read_strips, report
 from videmo_jax.evaluation.rule_judge import RuleJudge
@@ -44,3 +45,11 @@ def test_the_page_names_the_rules_and_that_rows_are_not_comparable():
     assert "Evaluation of ours" in page and "recipe.dtype" in page
     assert "the rules are `strict`, not `official`" in page
     assert "no predictions for" in page  # 21 files are gaps
+
+
+def test_the_chart_and_the_table_show_the_same_digits():
+    asked = (Message("user", "Is it the same person?\n(A) Yes\n(B) No"),)
+    lines = [Prediction(f"({letter})", "(A) Yes", asked) for letter in "AAB"]  # 66.67 %: cut off 66.6, rounded 66.7
+    page = report(score({"MEAD_ID": lines}, RuleJudge(), "official"), {"MEAD_ID": lines}, "ours", {}, None)
+    chart, tables = page.split("<h2>Table 1")
+    assert ">66.6</text>" in chart and ">66.6</td>" in tables and ">66.7</text>" not in chart

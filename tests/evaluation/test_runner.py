@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from launch import evaluate as command
+from tests.evaluation.chat_server import ChatServer, Do
 from tests.evaluation.conftest import write_checkpoint
 from videmo_jax.evaluation.journal import JournalError
 from videmo_jax.evaluation.predictions import read_folder
@@ -202,7 +203,9 @@ def test_prompts_that_are_too_long_are_listed(checkpoint, dataset, tmp_path):
 
 @pytest.mark.parametrize("change", [dict(max_new_tokens=11), dict(dtype="bfloat16"), dict(split="test")])
 def test_another_recipe_is_refused(results, checkpoint, dataset, change):
-    with pytest.raises(JournalError, match="another recipe"):
+    ((name, now),) = change.items()
+    there, where = getattr(SETTINGS, name), "decoding." * (name == "max_new_tokens") + name
+    with pytest.raises(JournalError, match=rf"another recipe \({where}: {there} there, {now} now\)"):
         evaluate(checkpoint, dataset, results, replace(SETTINGS, **change))
 
 
@@ -265,10 +268,12 @@ def test_the_command_answers_scores_and_shows(checkpoint, dataset, tmp_path, mon
         (["--checkpoint", "CKPT", "--data", "missing", "--out", "x"], "error: missing: no such folder"),
         (["--checkpoint", "CKPT", "--data", "DATA", "--out", "x", "--tasks", "MEAD_IQ"], "no full file is named"),
         (["--checkpoint", "CKPT", "--data", "DATA", "--out", "x", "--batch", "0"], "batch is 0"),
+        (["--predictions", "missing", "--out", "file"], "error: --out file: is a file; name a folder"),
     ],
 )
 def test_errors_of_the_command_are_one_line(checkpoint, dataset, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
     places = {"CKPT": str(checkpoint), "DATA": str(dataset)}
     monkeypatch.setattr("sys.argv", ["evaluate.py", *(places.get(flag, flag) for flag in flags)])
     with pytest.raises(SystemExit) as stopped:
@@ -281,3 +286,41 @@ def test_incomplete_commands_say_what_is_missing(flags, capsys):
     with pytest.raises(SystemExit):
         command.parse(flags)
     assert "--checkpoint" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--judge-url", "http://127.0.0.1/v1"], "--judge-url goes with --judge openai"),
+        (["--judge-max-price", "0"], "--judge-max-price goes with --judge openai"),
+        (["--judge-prompt-names", "match=YN"], "--judge-prompt-names goes with --judge openai"),
+        (["--reasoning", "2"], "--reasoning and --answers-url go with --checkpoint"),
+        (["--answers-url", "u", "--answers-model", "m"], "--reasoning and --answers-url go with --checkpoint"),
+        (["--scorer", "mbr"], "--scorer goes with --reasoning"),
+        (["--reasoning", "0"], "--reasoning: '0' is no whole number from 1 on"),
+    ],
+)
+def test_flags_without_effect_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.parse(["--predictions", "x", *flags])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_judge_that_never_replies_ends_the_command_with_an_error(results, tmp_path, monkeypatch, capsys):
+    flags = ["--predictions", results, "--out", tmp_path / "run", "--judge", "openai", "--judge-model", "m"]
+    with ChatServer(lambda seen: Do(status=404)) as server:
+        monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, flags), "--judge-url", server.url])
+        with pytest.raises(SystemExit, match=r"error: the judge gave no reply at all; .*failed\.jsonl says why"):
+            command.main()
+    assert len((tmp_path / "run/judge/failed.jsonl").read_text().splitlines()) == len(
+        (tmp_path / "run/judged.jsonl").read_text().splitlines()
+    )
+
+
+def test_a_run_without_any_answer_ends_with_an_error(checkpoint, copied, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(copied / "videos")
+    flags = ["--checkpoint", checkpoint, "--data", copied, "--out", tmp_path / "run", "--tasks", "MEAD_ID"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, flags), "--max-new-tokens", "10"])
+    with pytest.raises(SystemExit, match=r"error: none of \d+ items has an answer; .*skipped\.jsonl says why"):
+        command.main()
+    assert "items without an answer" in capsys.readouterr().out and listed(tmp_path / "run")

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.evaluation.test_scores import Table as FixedJudge
 from tests.evaluation.test_scores import lines_of, world
@@ -15,6 +17,7 @@ from videmo_jax.evaluation import tables
 from videmo_jax.evaluation.columns import COLUMNS, GROUPS, overall_of, summary_of
 from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
 from videmo_jax.evaluation.results import write_results
+from videmo_jax.evaluation.scores import FileScore
 from videmo_jax.evaluation.scoring import score
 
 
@@ -128,7 +131,7 @@ def test_tables_have_the_papers_rows_and_ours(results, written, number, columns)
     latex = (written / "tables" / f"table{number}.tex").read_text()
     lines = [line for line in latex.splitlines() if line.endswith("\\\\") and "Model &" not in line]
     assert len(lines) == len(rows)
-    assert lines[-1].startswith("My\\_model \\& co | 50\\% & ")
+    assert lines[-1].startswith("My\\_model \\& co \\textbar{} 50\\% & ")
     assert [cell.strip() for cell in lines[-1].removesuffix("\\\\").split(" & ")[1:]] == row[5:]
     for mark in ("begin{tabular}", "end{tabular}", "begin{table*}", "end{table*}"):
         assert latex.count("\\" + mark) == 1
@@ -179,6 +182,17 @@ def test_single_label_tasks_have_uar_and_war(results, written):
     assert ["MAFW, VidEmo, fine-tuned", "44.02", "54.86"] in [[row[0], *row[-2:]] for row in rows]
 
 
+@pytest.mark.parametrize("name", ["[/x]", "[b]old[/b]", "*", 'a < b > "c" | ~d^'])
+def test_a_name_is_shown_and_written_as_it_is(results, name):
+    console = Console(width=200, file=io.StringIO())
+    console.print(tables.columns_table(results, name))
+    console.print(tables.files_table([FileScore(name, 1, 1, 0)]))
+    assert console.file.getvalue().count(name) == 2
+    (row,) = tables.to_latex(tables.tables_of(results, name)[0]).split("\\midrule\n")[2].split("\\bottomrule")[:1]
+    label = row.partition(" & ")[0]
+    assert row.count(" & ") == 20 and not re.match(r"[\[*]", label) and not re.search(r'[<>"|~^]', label)
+
+
 def test_troubles_are_listed():
     options = lines_of(0)
     judged = score({"MEAD_ID": options, "own": options, "MEAD_Head-Pose": []}, FixedJudge({"MEAD_ID#0": "Yes."}))
@@ -187,3 +201,6 @@ def test_troubles_are_listed():
     assert "MEAD_Head-Pose: empty" in text and "MEAD_ID: 1 unreadable replies" in text
     assert "MEAD_ID: 1 truths that are none of the options" in text
     assert "gaps: no predictions for" in text and "DFEW" in text
+    files = (replace(judged.files[0], skipped=2, cut=1),)
+    text = "\n".join(tables.troubles(replace(judged, files=files)))
+    assert "2 items without an answer" in text and "1 answers that had not ended" in text

@@ -46,7 +46,7 @@ def view() -> EvaluationView:
         NASTY,
         {NASTY: NASTY},
         [NASTY],
-        [Row(NASTY, None, {NASTY: 12.0}), Row("hair", 50.0, {})],
+        [Row(NASTY, None, NASTY, {NASTY: 12.0}), Row("hair", 50.0, "50.0", {})],
         [ShownTable(NASTY, [NASTY], [(NASTY, True, ["-"]), ("paper", False, ["100"])], [NASTY])],
         [item(0, True, "a.mp4"), item(1, False, "a.mp4"), item(2, None, "gone.mp4")],
         7,
@@ -83,7 +83,12 @@ def test_a_strip_holds_frames_evenly_spread_from_first_to_last():
 
 def test_a_gap_has_no_bar_and_ticks_lie_where_their_values_are():
     page = Page(
-        row_chart([Row("gap", None, {"other": 0.0}), Row("full", 100.0, {"other": 100.0})], title="t", low=0, high=100)
+        row_chart(
+            [Row("gap", None, "-", {"other": 0.0}), Row("full", 100.0, "100", {"other": 100.0})],
+            title="t",
+            low=0,
+            high=100,
+        )
     )
     (bar,) = page.all("rect")
     ticks = [each for each in page.all("line") if each["class"] == "tick0" and each["x1"] != "4"]

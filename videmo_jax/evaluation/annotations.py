@@ -11,7 +11,7 @@ from typing import Any
 
 from videmo_jax.data.emo_cfg import annotation_files
 from videmo_jax.data.json_records import json_records
-from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.predictions import Prediction, writable
 from videmo_jax.tasks.taxonomy import ASPECTS
 
 Key = tuple[str, str]  # user text, path of the first video
@@ -102,8 +102,8 @@ def _asked(record: Any) -> Asked:
 
 
 def _text(value: Any) -> str:
-    """Text as it can be written to files: `?` for halves of surrogate pairs, nothing for what is no text."""
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+    """Text as it can be written to files, nothing for what is no text."""
+    return writable(value) if isinstance(value, str) else ""
 
 
 def line_key(prediction: Prediction) -> Key:

@@ -9,7 +9,7 @@ from typing import Any
 
 from videmo_jax.data.emo_cfg import DatasetError, EmoCfg, Rejected, read_emo_cfg
 from videmo_jax.data.sample import ROLES, Message, Sample
-from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.predictions import Prediction, writable
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,10 @@ def _unusable_item(rejected: Rejected, record: Any) -> Item:
     record = record if isinstance(record, dict) else {}
     turns, videos = (record.get(name) for name in ("messages", "videos"))
     messages = [
-        Message(turn["role"], _text(turn["content"]))
+        Message(turn["role"], writable(turn["content"]))
         for turn in (turns if isinstance(turns, list) else [])
         if isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
     ]
     answer = messages.pop().content if messages and messages[-1].role == "assistant" else ""
-    paths = [_text(path) for path in (videos if isinstance(videos, list) else []) if isinstance(path, str)]
+    paths = [writable(path) for path in (videos if isinstance(videos, list) else []) if isinstance(path, str)]
     return Item(rejected.id, _blank(messages, answer, paths), None, rejected.reason)
-
-
-def _text(value: str) -> str:
-    """The text with `?` for halves of surrogate pairs, which no file can hold."""
-    return value.encode("utf-8", "replace").decode("utf-8")

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -69,12 +69,22 @@ def _require_recipe(out: epath.Path, recipe: dict[str, Any]) -> None:
         return
     try:
         held = json.loads(path.read_text())
-        differing = [name for name in {**held, **recipe} if held.get(name) != recipe.get(name)]
+        differing = list(_differing(held, recipe))
     except (ValueError, TypeError, AttributeError):
         raise JournalError(f"{path}: broken. Delete {out}, or name a new folder.") from None
     if differing:
-        there = "; ".join(f"{name}: {held.get(name)} there, {recipe.get(name)} now" for name in differing)
+        there = "; ".join(differing)
         raise JournalError(f"{out}: holds answers of another recipe ({there}). Name a new folder, or delete this one.")
+
+
+def _differing(held: Mapping[str, Any], recipe: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """What differs between two recipes, fields of fields by their dotted names."""
+    for name in {**held, **recipe}:
+        there, now = held.get(name), recipe.get(name)
+        if isinstance(there, Mapping) and isinstance(now, Mapping):
+            yield from _differing(there, now, f"{prefix}{name}.")
+        elif there != now:
+            yield f"{prefix}{name}: {there} there, {now} now"
 
 
 def _read(part: epath.Path) -> dict[str, Answer]:

@@ -48,6 +48,11 @@ def write_text(path: epath.Path, text: str) -> None:
     partial.replace(path)
 
 
+def writable(text: str) -> str:
+    """The text with `?` for halves of surrogate pairs, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _line(prediction: Prediction) -> str:
     record = {
         "response": prediction.response,
@@ -69,6 +74,8 @@ def read_folder(folder: epath.PathLike) -> dict[str, list[Prediction]]:
       PredictionError: there are none, or one of them is not valid.
     """
     folder = epath.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise PredictionError(f"{folder}: is a file; give its folder, and choose with --tasks.")
     if (folder / "predictions").is_dir():
         folder = folder / "predictions"
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -81,7 +88,8 @@ def read_predictions(path: epath.PathLike) -> list[Prediction]:
     """Reads a file that any program wrote: a JSON object a line, or a JSON list.
 
     `response` and `labels` must be there. Other fields may be missing or of another form (ms-swift writes log-
-    probabilities as objects, other servers write content as parts); what is not of our form is left out.
+    probabilities as objects, other servers write content as parts); what is not of our form is left out. Halves of
+    surrogate pairs, which no report can hold, become `?`.
 
     Raises:
       PredictionError: the file is no UTF-8 or too large, a line is no JSON object, or response or labels is no text.
@@ -116,10 +124,10 @@ def _prediction(record: Any, where: str) -> Prediction:
             raise PredictionError(f"{where}: {name!r} is missing or no text; every line needs it.")
     turns, videos, log_probs = (record.get(name) for name in ("messages", "videos", "logprobs"))
     return Prediction(
-        record["response"],
-        record["labels"],
-        messages=tuple(Message(turn["role"], turn["content"]) for turn in _list(turns) if _is_message(turn)),
-        videos=tuple(path for path in _list(videos) if isinstance(path, str)),
+        writable(record["response"]),
+        writable(record["labels"]),
+        messages=tuple(Message(turn["role"], writable(turn["content"])) for turn in _list(turns) if _is_message(turn)),
+        videos=tuple(writable(path) for path in _list(videos) if isinstance(path, str)),
         log_probs=tuple(log_probs) if _is_numbers(log_probs) else None,
     )
 

@@ -14,7 +14,7 @@ from videmo_jax.evaluation.columns import COLUMNS, GROUPS
 from videmo_jax.evaluation.paper import paper_models
 from videmo_jax.evaluation.predictions import Prediction
 from videmo_jax.evaluation.scores import ItemScore, Results
-from videmo_jax.evaluation.tables import OURS, Table, tables_of, troubles
+from videmo_jax.evaluation.tables import OURS, Table, cell, tables_of, troubles
 from videmo_jax.reports.clips import Strip, strip
 from videmo_jax.reports.evaluation import EvaluationView, ShownItem, ShownTable, evaluation_page
 from videmo_jax.reports.figures import Row
@@ -127,7 +127,8 @@ def _comparison(results: Results) -> list[Row]:
         average = column.name in GROUPS
         label = column.name.replace("_", " ") if average else column.title
         others = {name: row[column.name] for name, row in beside.items()}
-        rows.append(Row(label, results.columns[column.name], others, strong=average))
+        value = results.columns[column.name]
+        rows.append(Row(label, value, cell(value), others, strong=average))
     return rows
 
 

@@ -12,7 +12,7 @@ from etils import epath
 
 from videmo_jax.evaluation.annotations import read_annotations
 from videmo_jax.evaluation.judging import Judge, OnProgress
-from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, write_text
+from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, writable, write_text
 from videmo_jax.evaluation.report import report
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import Rules
@@ -84,8 +84,7 @@ def write_results(out: epath.PathLike, results: Results, name: str, **about: Any
     out = epath.Path(out)
     write_tables(out / "tables", tables_of(results, name))
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in results.items)
-    # A reply may hold half a surrogate pair, which no file can.
-    write_text(out / "judged.jsonl", "".join(lines).encode("utf-8", "replace").decode("utf-8"))
+    write_text(out / "judged.jsonl", writable("".join(lines)))  # a reply may hold half a surrogate pair
     write_text(out / "scores.json", json.dumps(results.to_json(**about), indent=1, allow_nan=False) + "\n")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from etils import epath
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from videmo_jax.evaluation.columns import LEVELS, columns_of, overall_of, summary_of
@@ -204,7 +205,7 @@ def to_latex(table: Table) -> str:
     for origin in (PAPER, OURS):
         rows = [(label, cells) for label, source, cells in table.rows if source == origin]
         lines += ["\\midrule"] * (origin == OURS and bool(rows))
-        lines += [" & ".join([_latex(label), *cells]) + " \\\\" for label, cells in rows]
+        lines += [" & ".join([_label(label), *cells]) + " \\\\" for label, cells in rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table*}", ""])
 
 
@@ -213,12 +214,21 @@ _LATEX = {
     "~": "\\textasciitilde{}",
     "^": "\\textasciicircum{}",
     "`": "",
+    '"': "''",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
 }
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(mark, mark) for mark in text.replace("\n", " "))
+
+
+def _label(text: str) -> str:
+    """What a row begins with; a `[` or `*` would be read as an argument of the command that ends the row before."""
+    return ("{}" if text[:1] in ("[", "*") else "") + _latex(text)
 
 
 RENDERED = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
@@ -241,7 +251,7 @@ def files_table(files: Sequence[FileScore]) -> RichTable:
     for file in files:
         score = file.judged.parts.get("") if file.judged else None
         counts = (str(file.items), cell(score and score.score), _shown(file.exact_match))
-        result.add_row(file.name, file.form, *counts, str(file.skipped), str(file.cut))
+        result.add_row(escape(file.name), file.form, *counts, str(file.skipped), str(file.cut))
     return result
 
 
@@ -250,7 +260,7 @@ def columns_table(results: Results, name: str) -> RichTable:
     result = RichTable(title=f"the paper's columns, rules {results.rules}, judge {results.judge.name}")
     result.add_column("table")
     result.add_column("column")
-    result.add_column(name, justify="right", overflow="fold")
+    result.add_column(escape(name), justify="right", overflow="fold")
     for number in TITLES:
         for column in columns_of(number):
             result.add_row(str(number), column.name, cell(results.columns[column.name]))
@@ -300,16 +310,16 @@ def troubles(results: Results) -> list[str]:
 def _file_troubles(file: FileScore) -> list[str]:
     if not file.items:
         return ["empty, so there is nothing to score"]
+    counts = {"items without an answer": file.skipped, "answers that had not ended": file.cut}
     judged = file.judged
-    if not judged:
-        return []
-    counts = {
-        "items without a reply of the judge": judged.failed,
-        "unreadable replies, which count 0": judged.unreadable,
-        "truths that are none of the options": judged.odd_truths,
-        "answers that name several options equally, which are wrong": judged.ambiguous,
-        "lines without an aspect, which are in no column (give --data)": judged.no_aspect,
-    }
+    if judged:
+        counts |= {
+            "items without a reply of the judge": judged.failed,
+            "unreadable replies, which count 0": judged.unreadable,
+            "truths that are none of the options": judged.odd_truths,
+            "answers that name several options equally, which are wrong": judged.ambiguous,
+            "lines without an aspect, which are in no column (give --data)": judged.no_aspect,
+        }
     return [f"{count} {what}" for what, count in counts.items() if count]
 
 

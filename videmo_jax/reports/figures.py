@@ -45,10 +45,11 @@ def histogram(values: Sequence[int], *, title: str, x_label: str, most_bars: int
 
 @dataclass(frozen=True)
 class Row:
-    """A line of `row_chart`: a value, or None for a gap, and others by the name of their owner."""
+    """A line of `row_chart`: a value, or None for a gap, how it is written, and others by the name of their owner."""
 
     label: str
     value: float | None
+    shown: str
     others: Mapping[str, float]
     strong: bool = False  # such as an average
 
@@ -69,8 +70,7 @@ def row_chart(rows: Sequence[Row], *, title: str, low: float, high: float) -> st
     ]
     for number, row in enumerate(rows):
         y, name = top + line * number, escape(row.label)
-        weight = ' font-weight="700"' if row.strong else ""
-        shown = "-" if row.value is None else f"{row.value:.1f}"
+        weight, shown = ' font-weight="700"' if row.strong else "", escape(row.shown)
         drawn.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end"{weight}>{name}</text>')
         drawn.append(f'<text x="{WIDTH - 2}" y="{y + 14}" text-anchor="end"{weight}>{shown}</text>')
         if row.value is not None:
