@@ -7,7 +7,8 @@ Examples:
   python launch/train.py --config configs/curriculum.py --config.data.root=RECORDS --workdir runs/curriculum
   python launch/train.py --config configs/curriculum.py:stage2 --config.init=CKPT --workdir runs/expression
   python launch/train.py --config configs/quickstart.py --workdir runs/quickstart --profile=20:5
-  python launch/train.py --config configs/quickstart_rl.py --config.init=runs/captions --workdir runs/rl
+  python launch/train.py --config configs/quickstart_rl.py:sft --workdir runs/faces
+  python launch/train.py --config configs/quickstart_rl.py --config.init=runs/faces --workdir runs/faces_rl
 
 Run the same command again, and it goes on from the last checkpoint in the work directory. On several hosts run it on
 each of them, with one work directory that all see: they find each other on TPU pods, GKE, SLURM and Kubernetes Jobs;
