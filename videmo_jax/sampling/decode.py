@@ -21,6 +21,7 @@ from videmo_jax.model.attention import QUERIES, Cache, cached_attention
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.language import Decoder, DecoderLayer, FusedLayer
 from videmo_jax.model.layers import products_in, rms_norm, scan_layers, take_layer
+from videmo_jax.model.strips import Strips, multiply
 from videmo_jax.model.tables import Table, look_up
 from videmo_jax.model.videmo import Rows, VidEmo
 
@@ -100,7 +101,7 @@ class _Prompts:
 Draw = Callable[[Array, Array], tuple[Array, Array]]
 
 
-@partial(jax.jit, static_argnames=("graph", "decoding", "stop_ids", "banned_ids", "dtype"))
+@partial(jax.jit, static_argnames=("graph", "decoding", "stop_ids", "banned_ids", "dtype", "platform"))
 def generate(
     graph: nnx.GraphDef[VidEmo],
     params: nnx.State,
@@ -112,6 +113,7 @@ def generate(
     stop_ids: tuple[int, ...],
     banned_ids: tuple[int, ...] = (),
     dtype: Any = jnp.float32,
+    platform: str | None = None,
 ) -> Answers:
     """Answers prompts.
 
@@ -126,6 +128,7 @@ def generate(
       stop_ids: tokens that end an answer.
       banned_ids: tokens that are never drawn, such as those that stand for pixels (trl 3847).
       dtype: of the computation.
+      platform: whose memory the loop's weights are laid out for («tpu», «gpu», «cpu»); None: that of JAX.
     """
     with products_in(dtype):
         model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
@@ -138,6 +141,7 @@ def generate(
             decoding.max_new_tokens,
             jnp.asarray(stop_ids, jnp.int32),
             dtype,
+            Strips.of if (platform or jax.default_backend()) == "cpu" else lambda matrix: matrix,
         )
     answers = Answers(state.tokens, state.log_probs, state.lengths)
     return jax.tree.map(lambda x: x.reshape(*seeds.shape, *x.shape[1:]), answers)
@@ -171,6 +175,7 @@ def _generate(
     slots: int,
     stop_ids: Int32[Array, "E"],
     dtype: Any,
+    lay_out: Callable[[Array], Array | Strips],
 ) -> _State:
     """Prefill, then one pass of the loop for each further token, until all answers have ended."""
     decoder = model.language
@@ -178,13 +183,13 @@ def _generate(
     prompts = _read_rows(model, rows, embedding, dtype)
     if questions is not None:
         prompts = _read_questions(decoder, prompts, questions, embedding)
-    layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(decoder.config.layers)]
+    layers = [FusedLayer(take_layer(decoder.layers, i), lay_out) for i in range(decoder.config.layers)]
     shared, own, before = _caches(prompts.blocks, group, slots)
-    head = output.rows.T  # turned once, not in every step
+    head = lay_out(output.rows.T)  # turned once, not in every step
 
     def record(state: _State, slot: Array, hidden: Array) -> _State:
         """Draws the token of `slot` for every answer."""
-        token, log_prob = draw(jnp.einsum("rgd,dv->rgv", hidden, head, preferred_element_type=jnp.float32), slot)
+        token, log_prob = draw(multiply(hidden, head, jnp.float32), slot)
         token = jnp.where(state.done, stop_ids[0], token)
         return _State(
             state.tokens.at[:, :, slot].set(token),
