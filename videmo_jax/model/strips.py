@@ -14,11 +14,12 @@ PAIR = 2  # strips are a batch of two dimensions: XLA gives products of one such
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Strips:
-    """A matrix [D, F] cut into strips of WIDTH columns; `x @ strips` is the product with the matrix.
+    """A matrix [D, F] cut into strips of WIDTH columns, for `multiply`.
 
-    With few rows in the other factor, each weight is used a few times only, and a product waits for memory. XLA's kernels work on some
-    columns at a time, which in a matrix are short pieces, one on each row: 10 GB/s of a core's 25 where the weights of a
-    step are more than its caches hold. In strips they are one piece: 18 GB/s. TPUs have layouts of their own.
+    With few rows in the other factor each weight is used a few times only, and a product waits for memory. XLA's
+    kernels work on some columns at a time, which in a matrix are short pieces, one on each row: 10 GB/s of a core's 25
+    where the weights of a step are more than its caches hold. In strips they are one piece: 16 GB/s. TPUs have layouts
+    of their own.
     """
 
     columns: Float[Array, "S 2 D 64"]

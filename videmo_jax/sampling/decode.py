@@ -162,7 +162,7 @@ def next_log_probs(
         model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
         embedding, output = model.language.tables(dtype)
         prompts = _read_questions(model.language, _read_rows(model, rows, embedding, dtype), questions, embedding)
-        logits = jnp.einsum("rd,vd->rv", prompts.hidden, output.rows, preferred_element_type=jnp.float32)
+        logits = _first_logits(prompts, output)
     return jax.nn.log_softmax(logits, axis=-1)[:, tokens].reshape(*questions.lengths.shape, -1)
 
 
@@ -187,9 +187,9 @@ def _generate(
     shared, own, before = _caches(prompts.blocks, group, slots)
     head = lay_out(output.rows.T)  # turned once, not in every step
 
-    def record(state: _State, slot: Array, hidden: Array) -> _State:
+    def record(state: _State, slot: Array, logits: Array) -> _State:
         """Draws the token of `slot` for every answer."""
-        token, log_prob = draw(multiply(hidden, head, jnp.float32), slot)
+        token, log_prob = draw(logits, slot)
         token = jnp.where(state.done, stop_ids[0], token)
         return _State(
             state.tokens.at[:, :, slot].set(token),
@@ -211,7 +211,7 @@ def _generate(
             x, cache = _decode_layer(layer, x, angles, blocks, cache, mask, place)
             filled.append(cache)
         hidden = rms_norm(x, decoder.norm, decoder.config.norm_eps)
-        return slot + 1, filled, record(state, slot + 1, hidden)
+        return slot + 1, filled, record(state, slot + 1, multiply(hidden, head, jnp.float32))
 
     def unfinished(carry: tuple[Array, list[Cache], _State]) -> Bool[Array, ""]:
         slot, _, state = carry
@@ -225,7 +225,8 @@ def _generate(
         jnp.zeros(shape, bool),
     )
     first = jnp.zeros((), jnp.int32)
-    state = record(state, first, jnp.broadcast_to(prompts.hidden[:, None], (*shape, prompts.hidden.shape[-1])))
+    logits = _first_logits(prompts, output)
+    state = record(state, first, jnp.broadcast_to(logits[:, None], (*shape, logits.shape[-1])))
     *_, state = lax.while_loop(unfinished, step, (first, own, state))
     return state
 
@@ -265,6 +266,11 @@ def _read_questions(decoder: Decoder, rows: _Prompts, questions: Questions, embe
     hidden = rms_norm(_last(x, lengths), decoder.norm, decoder.config.norm_eps)
     own = (jax.vmap(Cache.of_tokens)(*cached), order < lengths[:, None])
     return _Prompts(hidden, begin + lengths, [*rows.blocks, own])
+
+
+def _first_logits(prompts: _Prompts, output: Table) -> Float[Array, "R V"]:
+    """Of the token that follows each prompt: the same for all of its answers."""
+    return jnp.einsum("rd,vd->rv", prompts.hidden, output.rows, preferred_element_type=jnp.float32)
 
 
 def _last(x: Float[Array, "R T D"], lengths: Int32[Array, "R"]) -> Float[Array, "R D"]:
