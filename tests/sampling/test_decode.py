@@ -161,3 +161,20 @@ def test_decoding_refuses_settings_without_meaning():
 def test_rows_is_a_tree():
     rows = as_rows(prompts())
     assert isinstance(jax.tree.map(jnp.asarray, rows), Rows)
+
+
+@pytest.mark.parametrize("decoding", [Decoding(9, 1), Decoding(9, 3, temperature=1.0)], ids=["greedy", "sampled"])
+def test_weights_in_a_cpu_s_strips_give_the_answers_of_weights_as_they_are(decoding):
+    """Widths of which every matrix is cut into strips; tied and untied output layers read other tables."""
+    text = TextConfig(128, 2, 4, 2, 32, 256, 256, (4, 6, 6), tied=True)
+    config = ModelConfig(text, VisionConfig(32, 2, 2, 48, 128, full_attention=(1,)))
+    graph, params = nnx.split(VidEmo(config, nnx.Rngs(3)))
+    params = jax.tree.map(lambda p: p * (5 if p.ndim > 2 else 1), params)
+    rows, seeds = as_rows(prompts()), np.arange(3, dtype=np.uint32)
+    strips, plain = (
+        generate(graph, params, rows, seeds, decoding=decoding, stop_ids=(STOP,), platform=platform)
+        for platform in ("cpu", "tpu")
+    )
+    np.testing.assert_array_equal(strips.tokens, plain.tokens)
+    np.testing.assert_allclose(strips.log_probs, plain.log_probs, atol=1e-4)
+    assert len(np.unique(plain.tokens)) > 5

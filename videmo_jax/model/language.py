@@ -27,6 +27,7 @@ from videmo_jax.model.layers import (
     weight,
 )
 from videmo_jax.model.lora import Adapters
+from videmo_jax.model.strips import Strips, multiply
 from videmo_jax.model.tables import Table, gather
 from videmo_jax.sharding.collectives import enter_tensor, leave_tensor
 
@@ -77,11 +78,9 @@ class DecoderLayer(nnx.Module):
         q, k, v = self.qkv(enter_tensor(rms_norm(x, self.attention_norm, self.eps)))
         q, k, v = checkpoint_name((rotate(q, angles), rotate(k, angles), v), "qkv")
         mixed = attend(q, k, v)
-        joined = self._adapted("o", mixed.reshape(*mixed.shape[:2], -1), join_heads(mixed, self.o))
-        x += checkpoint_name(leave_tensor(joined), "mixed")
+        x += checkpoint_name(leave_tensor(self.joined(mixed)), "mixed")
         gate, up = self.gate_up(enter_tensor(rms_norm(x, self.mlp_norm, self.eps)))
-        inner = jax.nn.silu(gate) * up
-        x += leave_tensor(self._adapted("down", inner, project(inner, self.down, "btf,fd->btd")))
+        x += leave_tensor(self.narrowed(jax.nn.silu(gate) * up))
         return x, (k, v)
 
     def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
@@ -94,39 +93,59 @@ class DecoderLayer(nnx.Module):
         gate, up = project_together(y, (self.gate, self.up))
         return self._adapted("gate", y, gate), self._adapted("up", y, up)
 
+    def joined(self, mixed: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        """What attention gave, projected back to the model's width."""
+        return self._adapted("o", mixed.reshape(*mixed.shape[:2], -1), join_heads(mixed, self.o))
+
+    def narrowed(self, inner: Float[Array, "B T F"]) -> Float[Array, "B T D"]:
+        """The outer projection of the SwiGLU."""
+        return self._adapted("down", inner, project(inner, self.down, "btf,fd->btd"))
+
     def _adapted(self, name: str, x: Array, product: Array) -> Array:
         """A product of x with a kernel, and what an adapter adds to it."""
         return product if self.lora is None else self.lora.added(name, x, product)
 
 
 class FusedLayer(DecoderLayer):
-    """A layer that reads its weights as two large matrices in place of five: decoding waits for memory.
+    """A layer that reads its weights as four large matrices in place of seven: decoding waits for memory.
 
     One layer, not a stack, and without adapters; it is built once before the loop that decodes.
     """
 
-    def __init__(self, layer: DecoderLayer) -> None:
+    def __init__(self, layer: DecoderLayer, lay_out: Callable[[Array], Array | Strips] = lambda matrix: matrix) -> None:
+        """`lay_out` makes of each matrix what products read, such as `Strips.of`."""
         if layer.lora is not None:
             raise ValueError("a model with adapters does not decode; use its plain one, of model.lora.merged")
-        self.eps, self.o, self.down = layer.eps, layer.o, layer.down
+        self.eps = layer.eps
         self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
         inward = (layer.q, layer.k, layer.v)
         self.heads = tuple(kernel.shape[1] for kernel in inward)
-        self.in_kernel = jnp.concatenate([kernel[...].reshape(kernel.shape[0], -1) for kernel in inward], axis=-1)
+        columns = [kernel[...].reshape(kernel.shape[0], -1) for kernel in inward]
         biases = (layer.q_bias, layer.k_bias, layer.v_bias)
         self.in_bias = jnp.concatenate([bias[...].reshape(-1) for bias in biases])
-        self.gate_up_kernel = jnp.concatenate([layer.gate[...], layer.up[...]], axis=-1)
+        self.in_kernel = lay_out(jnp.concatenate(columns, axis=-1))
+        self.o_kernel = lay_out(layer.o[...].reshape(-1, layer.o.shape[-1]))
+        self.gate_up_kernel = lay_out(jnp.concatenate([layer.gate[...], layer.up[...]], axis=-1))
+        self.down_kernel = lay_out(layer.down[...])
 
     def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
         """As `DecoderLayer.qkv`, in one product."""
-        both = rearrange(y @ self.in_kernel + self.in_bias, "b t (n h) -> b t n h", n=sum(self.heads))
+        both = rearrange(multiply(y, self.in_kernel) + self.in_bias, "b t (n h) -> b t n h", n=sum(self.heads))
         q, k, v = jnp.split(both, (self.heads[0], self.heads[0] + self.heads[1]), axis=2)
         return q, k, v
 
     def gate_up(self, y: Float[Array, "B T D"]) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
         """As `DecoderLayer.gate_up`, in one product."""
-        gate, up = jnp.split(y @ self.gate_up_kernel, 2, axis=-1)
+        gate, up = jnp.split(multiply(y, self.gate_up_kernel), 2, axis=-1)
         return gate, up
+
+    def joined(self, mixed: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        """As `DecoderLayer.joined`."""
+        return multiply(mixed.reshape(*mixed.shape[:2], -1), self.o_kernel)
+
+    def narrowed(self, inner: Float[Array, "B T F"]) -> Float[Array, "B T D"]:
+        """As `DecoderLayer.narrowed`."""
+        return multiply(inner, self.down_kernel)
 
 
 class Decoder(nnx.Module):

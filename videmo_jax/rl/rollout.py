@@ -83,6 +83,7 @@ def make_sampler(
             stop_ids=tuple(stop_ids),
             banned_ids=tuple(banned_ids),
             dtype=jnp.dtype(dtype),
+            platform=mesh.devices.flat[0].platform,
         )
 
     specs = (placed, BATCH_SPLIT, BATCH_SPLIT)

@@ -21,6 +21,7 @@ from videmo_jax.model.attention import QUERIES, Cache, cached_attention
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.language import Decoder, DecoderLayer, FusedLayer
 from videmo_jax.model.layers import products_in, rms_norm, scan_layers, take_layer
+from videmo_jax.model.strips import Strips, multiply
 from videmo_jax.model.tables import Table, look_up
 from videmo_jax.model.videmo import Rows, VidEmo
 
@@ -100,7 +101,7 @@ class _Prompts:
 Draw = Callable[[Array, Array], tuple[Array, Array]]
 
 
-@partial(jax.jit, static_argnames=("graph", "decoding", "stop_ids", "banned_ids", "dtype"))
+@partial(jax.jit, static_argnames=("graph", "decoding", "stop_ids", "banned_ids", "dtype", "platform"))
 def generate(
     graph: nnx.GraphDef[VidEmo],
     params: nnx.State,
@@ -112,6 +113,7 @@ def generate(
     stop_ids: tuple[int, ...],
     banned_ids: tuple[int, ...] = (),
     dtype: Any = jnp.float32,
+    platform: str | None = None,
 ) -> Answers:
     """Answers prompts.
 
@@ -126,10 +128,19 @@ def generate(
       stop_ids: tokens that end an answer.
       banned_ids: tokens that are never drawn, such as those that stand for pixels (trl 3847).
       dtype: of the computation.
+      platform: whose memory the loop's weights are laid out for («tpu», «gpu», «cpu»); None: that of JAX.
     """
     model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
     return draw_answers(
-        model, rows, seeds, questions, decoding=decoding, stop_ids=stop_ids, banned_ids=banned_ids, dtype=dtype
+        model,
+        rows,
+        seeds,
+        questions,
+        decoding=decoding,
+        stop_ids=stop_ids,
+        banned_ids=banned_ids,
+        dtype=dtype,
+        platform=platform or jax.default_backend(),
     )
 
 
@@ -143,6 +154,7 @@ def draw_answers(
     stop_ids: tuple[int, ...],
     banned_ids: tuple[int, ...],
     dtype: Any,
+    platform: str,
 ) -> Answers:
     """`generate` within a program of the caller's; parameters are in `dtype`."""
     with products_in(dtype):
@@ -155,6 +167,7 @@ def draw_answers(
             decoding.max_new_tokens,
             jnp.asarray(stop_ids, jnp.int32),
             dtype,
+            Strips.of if platform == "cpu" else lambda matrix: matrix,
         )
     answers = Answers(state.tokens, state.log_probs, state.lengths)
     return jax.tree.map(lambda x: x.reshape(*seeds.shape, *x.shape[1:]), answers)
@@ -175,7 +188,7 @@ def next_log_probs(
         model = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), params))
         embedding, output = model.language.tables(dtype)
         prompts = _read_questions(model.language, _read_rows(model, rows, embedding, dtype), questions, embedding)
-        logits = jnp.einsum("rd,vd->rv", prompts.hidden, output.rows, preferred_element_type=jnp.float32)
+        logits = _first_logits(prompts, output)
     return jax.nn.log_softmax(logits, axis=-1)[:, tokens].reshape(*questions.lengths.shape, -1)
 
 
@@ -188,6 +201,7 @@ def _generate(
     slots: int,
     stop_ids: Int32[Array, "E"],
     dtype: Any,
+    lay_out: Callable[[Array], Array | Strips],
 ) -> _State:
     """Prefill, then one pass of the loop for each further token, until all answers have ended."""
     decoder = model.language
@@ -195,13 +209,12 @@ def _generate(
     prompts = _read_rows(model, rows, embedding, dtype)
     if questions is not None:
         prompts = _read_questions(decoder, prompts, questions, embedding)
-    layers = [FusedLayer(take_layer(decoder.layers, i)) for i in range(decoder.config.layers)]
+    layers = [FusedLayer(take_layer(decoder.layers, i), lay_out) for i in range(decoder.config.layers)]
     shared, own, before = _caches(prompts.blocks, group, slots)
-    head = output.rows.T  # turned once, not in every step
+    head = lay_out(output.rows.T)  # turned once, not in every step
 
-    def record(state: _State, slot: Array, hidden: Array) -> _State:
+    def record(state: _State, slot: Array, logits: Array) -> _State:
         """Draws the token of `slot` for every answer."""
-        logits = jnp.einsum("rgd,dv->rgv", hidden, head, preferred_element_type=jnp.float32)
         token, log_prob = draw(output.share.joined(logits), slot)
         token = jnp.where(state.done, stop_ids[0], token)
         return _State(
@@ -224,7 +237,7 @@ def _generate(
             x, cache = _decode_layer(layer, x, angles, blocks, cache, mask, place)
             filled.append(cache)
         hidden = rms_norm(x, decoder.norm, decoder.config.norm_eps)
-        return slot + 1, filled, record(state, slot + 1, hidden)
+        return slot + 1, filled, record(state, slot + 1, multiply(hidden, head, jnp.float32))
 
     def unfinished(carry: tuple[Array, list[Cache], _State]) -> Bool[Array, ""]:
         slot, _, state = carry
@@ -238,7 +251,8 @@ def _generate(
         jnp.zeros(shape, bool),
     )
     first = jnp.zeros((), jnp.int32)
-    state = record(state, first, jnp.broadcast_to(prompts.hidden[:, None], (*shape, prompts.hidden.shape[-1])))
+    logits = _first_logits(prompts, output)
+    state = record(state, first, jnp.broadcast_to(logits[:, None], (*shape, logits.shape[-1])))
     *_, state = lax.while_loop(unfinished, step, (first, own, state))
     return state
 
@@ -278,6 +292,11 @@ def _read_questions(decoder: Decoder, rows: _Prompts, questions: Questions, embe
     hidden = rms_norm(_last(x, lengths), decoder.norm, decoder.config.norm_eps)
     own = (jax.vmap(Cache.of_tokens)(*cached), order < lengths[:, None])
     return _Prompts(hidden, begin + lengths, [*rows.blocks, own])
+
+
+def _first_logits(prompts: _Prompts, output: Table) -> Float[Array, "R V"]:
+    """Of the token that follows each prompt: the same for all of its answers."""
+    return jnp.einsum("rd,vd->rv", prompts.hidden, output.rows, preferred_element_type=jnp.float32)
 
 
 def _last(x: Float[Array, "R T D"], lengths: Int32[Array, "R"]) -> Float[Array, "R D"]:
