@@ -180,7 +180,8 @@ def _group(group: ShownGroup) -> str:
         f'data-failed="{"no" if group.failure is None else "yes"}">'
         f"<h3>step {group.step} · {escape(group.task)} · {escape(group.branch)}</h3>"
         f'<p class="small">{escape(group.id)}{escape(videos)}</p>{failure}<div class="sides"><div>'
-        f'<h4>Question</h4><p class="text">{escape(group.question)}</p><h4>Truth</h4><p class="text">{escape(group.truth)}</p>{picture}</div>'
+        f'<h4>Question</h4><p class="text">{escape(group.question)}</p>'
+        f'<h4>Truth</h4><p class="text">{escape(group.truth)}</p>{picture}</div>'
         f"<div><h4>{len(group.answers)} answers</h4>{HEAD}{_answers(group.answers)}</div></div></article>"
     )
 

@@ -37,7 +37,7 @@ RL_CURVES = {
     "entropy": "entropy, nats a token",
     "length": "length of an answer, tokens",
     "cut": "share of answers that the limit of tokens cut off",
-    "log_prob_gap": "log-probability gap between sampler and trainer, nats",
+    "log_prob_gap": "gap of log-probabilities between sampler and trainer, nats, mean of its size",
     "seconds_rollout": "seconds of the rollout",
     "seconds_reward": "seconds of the rewards",
     "seconds_update": "seconds of the update",
