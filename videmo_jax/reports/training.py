@@ -58,7 +58,7 @@ def write_training_report(workdir: Path, *, title: str, config: Mapping[str, Any
         for name, label in CURVES.items()
         if steady and name in steady[-1]
     ]
-    charts += [chart for name, label in RL_CURVES.items() if (chart := _curve(lines, name, label))]
+    charts = [*(_curve(lines, name, label) for name, label in RL_CURVES.items()), *charts]
     last = (
         ", ".join(f"{name} {_number(value)}" for name, value in trained[-1].items())
         if trained
