@@ -39,4 +39,56 @@ def test_the_report_is_one_file(tmp_path):
 
 
 def test_a_run_without_metrics_has_a_page_too(tmp_path):
-    assert "nothing was logged" in write_training_report(tmp_path, "new", {}).read_text()
+    assert "nothing was logged" in write_training_report(tmp_path, title="new", config={}).read_text()
+
+
+def charts(text):
+    return dict(re.findall(r"<figcaption>([^<]*)</figcaption><svg[^>]*>(.*?)</svg>", text))
+
+
+def test_a_run_of_reinforcement_learning_has_its_curves(tmp_path):
+    names = [
+        *("reward", "flat_groups", "failed_groups", "kl", "clipped_low", "clipped_high", "entropy", "length", "cut"),
+        *("log_prob_gap", "seconds_rollout", "seconds_reward", "seconds_update"),
+        *(f"{name}/{branch}" for name in ("reward", "reward_std") for branch in ("rule", "caption", "tree", "own")),
+    ]
+    with MetricsWriter(tmp_path, after_step=0) as metrics:
+        for step in range(1, 12):
+            metrics.write({"step": step, "loss": 1 / step, **{name: float(step) for name in names}})
+    text = write_training_report(tmp_path, title="rl", config={}).read_text()
+    found = charts(text)
+    assert len(found) == text.count("<svg") == 1 + len(names)
+    drawn = {title: points(chart) for title, chart in found.items()}
+    assert len(drawn["reward, affective trees"]) == 11 and len(drawn["seconds of the rollout"]) == 10
+    heights = [y for _, y in drawn["reward, mean"]]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_steps_that_lack_a_branch_are_left_out_of_its_curve(tmp_path):
+    with MetricsWriter(tmp_path, after_step=0) as metrics:
+        for step in range(1, 6):
+            own = {"reward/own": 0.5} if step in (2, 4) else {}
+            metrics.write({"step": step, "loss": 1.0, "reward": math.nan if step == 3 else 0.1 * step, **own})
+    drawn = {
+        title: len(points(chart))
+        for title, chart in charts(write_training_report(tmp_path, title="rl", config={}).read_text()).items()
+    }
+    assert drawn == {"loss, nats a token": 4, "reward, mean": 4, "reward, one&#x27;s own": 2}
+
+
+def test_held_out_measurements_are_a_table_and_curves(tmp_path):
+    with MetricsWriter(tmp_path, after_step=-1) as metrics:
+        metrics.write({"step": 0, "measured": "before <it>", "held_out/tree": 0.25, "held_out/rule": 0.5})
+        metrics.write({"step": 1, "loss": 2.0, "reward": 0.3})
+        metrics.write({"step": 10, "measured": "later", "held_out/tree": 0.75})
+    text = write_training_report(tmp_path, title="rl", config={}).read_text()
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr><td>.*?</tr>", text)]
+    assert rows == [["before &lt;it&gt;", "0", "0.25", "0.5"], ["later", "10", "0.75", "-"]]
+    assert len(points(charts(text)["tree, held out"])) == 2 and "rule, held out" not in charts(text)
+    assert "Last: step 1," in text
+
+
+def test_the_report_links_to_the_page_of_samples_where_there_is_one(tmp_path):
+    assert "href=" not in write_training_report(tmp_path, title="rl", config={}).read_text()
+    (tmp_path / "samples.html").write_text("")
+    assert '<a href="samples.html">' in write_training_report(tmp_path, title="rl", config={}).read_text()

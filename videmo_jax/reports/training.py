@@ -37,7 +37,7 @@ RL_CURVES = {
     "entropy": "entropy, nats a token",
     "length": "length of an answer, tokens",
     "cut": "share of answers that the limit of tokens cut off",
-    "log_prob_gap": "log-probability gap between sampler and trainer, nats",
+    "log_prob_gap": "gap of log-probabilities between sampler and trainer, nats, mean of its size",
     "seconds_rollout": "seconds of the rollout",
     "seconds_reward": "seconds of the rewards",
     "seconds_update": "seconds of the update",
@@ -58,7 +58,7 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
         for name, label in CURVES.items()
         if steady and name in steady[-1]
     ]
-    charts += [chart for name, label in RL_CURVES.items() if (chart := _curve(lines, name, label))]
+    charts = [*(_curve(lines, name, label) for name, label in RL_CURVES.items()), *charts]
     last = (
         ", ".join(f"{name} {_number(value)}" for name, value in trained[-1].items())
         if trained

@@ -294,7 +294,7 @@ def _block(group: ShownGroup) -> Iterator[str]:
     if group.failure is not None:
         yield from _wrapped(f"left out, no rewards: {group.failure}", "  ! ", "    ")
     yield from ("", "  QUESTION", *_wrapped(group.question, "    "))
-    yield from ("", "  TRUTH", *_wrapped(group.truth, "    "))
+    yield from ("", "  TRUTH", *_wrapped(group.truth if group.truth.strip() else "(nothing)", "    "))
     if group.tree is not None:
         # Beside itself a tree costs nothing, whatever the costs.
         yield from ("", *_tree_lines(differences(group.tree, group.tree, Costs())))
@@ -311,12 +311,11 @@ def _block(group: ShownGroup) -> Iterator[str]:
 
 
 def _scores(answer: ShownAnswer, rank: int, count: int) -> str:
-    reward = "no reward" if answer.reward is None else f"reward {answer.reward:.3f}"
+    reward = ", no reward"
+    if answer.reward is not None:
+        reward = f", rank {rank} of {count}: reward {answer.reward:.3f}"
     cut = ", cut off by the limit" if answer.cut else ""
-    return (
-        f"ANSWER {answer.number}, rank {rank} of {count}: {reward}, advantage {answer.advantage:+.3f}, "
-        f"{answer.tokens} tokens{cut}"
-    )
+    return f"ANSWER {answer.number}{reward}, advantage {answer.advantage:+.3f}, {answer.tokens} tokens{cut}"
 
 
 def _tree_lines(lines: Sequence[DiffLine]) -> Iterator[str]:
