@@ -7,9 +7,10 @@ quickstart_rl.py:sft is the supervised run that it begins with. Then, with the s
 from ml_collections import ConfigDict
 
 from videmo_jax.rl.recipe import rl_recipe
-from videmo_jax.sft.recipe import sft_recipe
+from videmo_jax.sft.recipe import sft_recipe, stage_recipe
 
 CHOICES = ("MEAD_Head-Pose*", "MEAD_ID*", "DFEW_*", "MER2023_*", "MAFW_Single*")
+LABELS = ("CelebV-HQ_*", "AffWild2_*")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -19,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     text, vision = config.model.text, config.model.vision
     text.width = vision.out_width = 128
     text.heads, text.mlp_width, text.vocab = 4, 384, 2048
-    config.data.include = ("caption_*", "CelebV-Text_*", *CHOICES)
+    config.data.include = ("caption_*", "CelebV-Text_*", *CHOICES, *LABELS)
     config.data.synthetic_scenes = 1190
     config.data.frames.min_pixels = config.data.frames.max_pixels = 112 * 112
     config.data.row.patches = 64
@@ -28,14 +29,24 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.checkpoint.every = 100
     config.optimizer.learning_rate = 1e-3
     if arg:
-        config.batch, config.data.row.tokens, config.data.row.slabs = 8, 480, 8
-        config.epochs = 14.0
-        config.stages.all.weights = tuple((pattern, 5.0) for pattern in CHOICES)  # of few samples and few tokens
-        return config
-    config.batch, config.data.row.tokens, config.data.row.slabs = 8, 224, 4
-    config.steps = 100
-    config.optimizer.learning_rate = 1e-4
-    config.rollout.max_new_tokens = 160
-    config.log.every = 5
-    config.held_out.every = 50
+        _supervised(config)
+    else:
+        config.batch, config.data.row.tokens, config.data.row.slabs = 8, 224, 4
+        config.steps = 80
+        config.optimizer.learning_rate = 1e-4
+        config.rollout.max_new_tokens = 160
+        config.log.every = 2
+        config.held_out.samples = 96
+        config.held_out.every = 40
     return config
+
+
+def _supervised(config: ConfigDict) -> None:
+    """Captions first, then labels: few samples of few tokens, which weigh more."""
+    config.batch, config.data.row.tokens, config.data.row.slabs = 8, 480, 8
+    config.curriculum = ("captions", "labels")
+    heavy = tuple((pattern, 5.0) for pattern in CHOICES)
+    config.stages = {
+        "captions": stage_recipe(weights=heavy + tuple((pattern, 0.0) for pattern in LABELS), epochs=14.0),
+        "labels": stage_recipe(weights=tuple((pattern, 8.0) for pattern in LABELS), epochs=4.0),
+    }
