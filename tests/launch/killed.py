@@ -2,8 +2,9 @@
 
 python -m tests.launch.killed PLACE COUNT [arguments of launch/train.py]
 
-PLACE is what is about to be called the COUNT-th time, or with `-sent` behind it what has just been called: `rollout`,
-`update` (the devices may still be at it), `reward` (of groups, not of held-out answers; with workers: they have them).
+PLACE is what is about to be called the COUNT-th time, or with `-sent` behind it what was just called: `rollout`,
+`update` (the devices may still be at it), `reward` (of a batch; with workers they are at it then), `own` (the reward of
+a group of answers, in this process).
 """
 
 import os
@@ -16,12 +17,14 @@ from launch import train
 from videmo_jax.commands import absl_parser
 
 
-def killing(call, count, sent):
-    """`call`, whose COUNT-th call ends this process."""
+def killing(call, count, sent, counts=lambda *args: True):
+    """`call`, whose COUNT-th call among those that count ends this process."""
     calls = 0
 
     def wrapped(*args):
         nonlocal calls
+        if not counts(*args):
+            return call(*args)
         calls += 1
         if calls == count and not sent:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -33,20 +36,30 @@ def killing(call, count, sent):
     return wrapped
 
 
+def _is_group(_, answers):
+    """Held-out prompts have one answer."""
+    return len(answers) > 1
+
+
 def arm(place, count):
     """Puts the kill where it belongs; JAX is imported here alone, as reward workers import this module again."""
     from videmo_jax.rl import iteration
 
     stage, _, sent = place.partition("-")
+    if stage == "own":
+        from tests.rl import reward_functions
+
+        reward_functions.share_of_a = killing(reward_functions.share_of_a, count, sent, _is_group)
+        return
     made = iteration.Iteration.__init__
 
     def init(self, programs, rewards, *args, **kwargs):
         if stage == "rollout":
-            programs.sample = killing(programs.sample, count, bool(sent))
+            programs.sample = killing(programs.sample, count, sent)
         elif stage == "update":
-            programs.update = killing(programs.update, count, bool(sent))
+            programs.update = killing(programs.update, count, sent)
         elif stage == "reward":
-            rewards = killing(rewards, count, bool(sent))
+            rewards = killing(rewards, count, sent)
         else:
             raise SystemExit(f"no place {place}")
         made(self, programs, rewards, *args, **kwargs)

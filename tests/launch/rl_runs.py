@@ -44,7 +44,7 @@ def rl_arguments(workdir, data, init, *more):
         "--config.rollout.answers=4",
         "--config.rollout.max_new_tokens=32",
         # Rewards that differ from answer to answer, whatever the model has learned.
-        "--config.rewards.own=(('MEAD_*','tests.rl.reward_functions:share_of_a'),)",
+        "--config.rewards.own=(('*Emotion-Recognition*','tests.rl.reward_functions:share_of_a'),)",
         *more,
         config="configs/quickstart_rl.py",
     )
