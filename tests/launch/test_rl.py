@@ -113,7 +113,7 @@ KILLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", KILLS)
-def test_runs_killed_in_every_stage_end_bit_for_bit_like_one_that_was_not(
+def test_runs_killed_in_every_stage_end_bit_for_bit(
     workers, finished, arguments, cache, tmp_path
 ):
     workdir = tmp_path / "killed"
