@@ -12,7 +12,7 @@ from videmo_jax.training.checkpoint import restore_params
 
 STEPS = 6
 # What depends on the clock, and what the thread that reads ahead may have met already.
-OF_THE_CLOCK = ("seconds", "per_second", "goodput", "skipped")
+OF_THE_CLOCK = ("seconds", "per_second", "goodput", "data_wait", "skipped")
 
 
 def sft_arguments(workdir, data):

@@ -113,9 +113,7 @@ KILLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", KILLS)
-def test_runs_killed_in_every_stage_end_bit_for_bit(
-    workers, finished, arguments, cache, tmp_path
-):
+def test_runs_killed_in_every_stage_end_bit_for_bit(workers, finished, arguments, cache, tmp_path):
     workdir = tmp_path / "killed"
     train, *more = arguments(workdir, f"--config.rewards.workers={workers}")
     for place, count in KILLS[workers]:

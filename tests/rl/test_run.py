@@ -121,7 +121,7 @@ def steps_of(workdir):
     return [line for line in read_metrics(workdir) if "loss" in line]
 
 
-CLOCK = ("seconds", "per_second", "goodput", "skipped")
+CLOCK = ("seconds", "per_second", "goodput", "data_wait", "skipped")
 
 
 def timeless(line):
@@ -326,7 +326,7 @@ REFUSED = {
     "another model": ({"model__text__layers": 2}, "text.layers: 1 there, 2 in the config"),
     "one answer": ({"rollout__answers": 1}, "rollout.answers is 1"),
     "adapters": ({"model__lora__rank": 4}, "model.lora.rank is above 0"),
-    "a row too long": ({"model__text__max_positions": 230}, "data.row.tokens + rollout.max_new_tokens is 236"),
+    "a row too long": ({"rollout__max_new_tokens": 40_000}, "data.row.tokens + rollout.max_new_tokens is 40224"),
     "a file nobody knows": ({"data__include": ("MEAD_*", "Mine*")}, "declare it in data.tasks"),
     "a staleness": ({"rollout__staleness": 2}, "rollout.staleness is 2"),
     "a temperature": ({"rollout__temperature": 0.0}, "temperature is 0"),
