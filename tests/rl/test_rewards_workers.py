@@ -2,10 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.launch.commands import ROOT
 from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, own, same
 from videmo_jax.rl.reward_spec import RewardError, RewardSpec
 from videmo_jax.rl.reward_workers import RewardWorkers
@@ -95,3 +100,41 @@ def test_workers_import_no_jax():
 def test_there_must_be_workers():
     with pytest.raises(RewardError, match="at least 1"):
         RewardWorkers(RewardSpec(), 0)
+
+
+TRAINER = """
+import time
+from tests.rl.test_rewards import mixed
+from videmo_jax.rl.reward_spec import RewardSpec
+from videmo_jax.rl.reward_workers import RewardWorkers
+
+if __name__ == "__main__":
+    with RewardWorkers(RewardSpec(), 2) as workers:
+        workers(*mixed(9))
+        print(*workers._pool._processes, flush=True)
+        time.sleep(600)
+"""
+
+
+def test_workers_end_with_a_trainer_that_is_killed(tmp_path):
+    """A run that is killed and started again must not leave processes behind, each time more."""
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    trainer = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    workers = [int(number) for number in trainer.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(is_running, workers))
+    trainer.kill()
+    trainer.wait()
+    deadline = time.monotonic() + 60
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "workers outlive their trainer"
+        time.sleep(0.1)
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -62,7 +62,8 @@ class Answered:
     def all_rewards(self, found: GroupRewards) -> Float64[np.ndarray, "B G"]:
         """The rewards of all rows, from those of the rows that hold a prompt; NaN where there are none."""
         rewards = np.full(self.lengths.shape, np.nan)
-        rewards[self.asked] = found.rewards
+        if self.asked:  # groups that there are not have no size
+            rewards[self.asked] = found.rewards
         return rewards
 
     def advantages(self, found: GroupRewards, spec: AdvantageSpec) -> Advantages:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,14 @@ Line = dict[str, object]
 class HeldOutRewards:
     """Measures the policy; each time the same prompts, each answered greedily."""
 
-    def __init__(self, prompts: HeldOutPrompts, programs: Programs, rewards: Reward, batch: int) -> None:
+    def __init__(
+        self,
+        prompts: HeldOutPrompts,
+        programs: Programs,
+        rewards: Reward,
+        batch: int,
+        say: Callable[[str], object],
+    ) -> None:
         """Describes the measurement.
 
         Args:
@@ -32,12 +40,16 @@ class HeldOutRewards:
           programs: of the devices.
           rewards: computes them.
           batch: prompts that are answered at once, over all devices.
+          say: hears of prompts that cannot be used.
         """
         self._prompts, self._programs, self._rewards, self._batch = prompts, programs, rewards, batch
+        self._say = say
         self._sample = programs.sampler(Decoding(programs.settings.decoding.max_new_tokens))
 
     def __call__(self, params: nnx.State, step: int, folder: Path | None) -> dict[str, float]:
         """The mean reward of each branch, `held_out/BRANCH`, and the mean length, `held_out/length`.
+
+        Where prompts cannot be used, also how many, `held_out/left_out`.
 
         Args:
           params: of the policy.
@@ -68,7 +80,13 @@ class HeldOutRewards:
             if rewards.size:
                 values[f"held_out/{name}"] = float(rewards.mean(dtype=np.float64))
         asked = whole["branch"] >= 0
-        return values | ({"held_out/length": float(whole["length"][asked].mean())} if asked.any() else {})
+        if asked.any():
+            values["held_out/length"] = float(whole["length"][asked].mean())
+        if left_out := len(self._prompts.numbers) - int(asked.sum()):
+            values["held_out/left_out"] = left_out
+            for id, reason in list(skips.reasons.items())[:1]:
+                self._say(f"{left_out} held-out prompts were left out; the first: {id}: {reason}")
+        return values
 
     def _rewarded(self, batch: PromptBatch, answered: Answered) -> tuple[dict[str, np.ndarray], list[Line]]:
         """Of each row the reward (NaN: there is none), the branch and the length; and what to write of them."""

@@ -11,7 +11,7 @@ from flax import nnx
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.inputs import Preparer
 from videmo_jax.data.rows import Prepared
-from videmo_jax.data.sample import Message, Sample
+from videmo_jax.data.sample import VIDEO_TAG, Message, Sample
 from videmo_jax.evaluation.batches import row_shape
 from videmo_jax.evaluation.judging import Question
 from videmo_jax.model.videmo import abstract_model
@@ -67,7 +67,9 @@ class ReferenceJudge:
 
     def _prompt(self, question: Question) -> Prepared:
         shared = self._programs.settings.shared
-        messages = (Message("user", check_text(question)), Message("assistant", ""))
+        # No clip comes along; and what stands for one may stand in a question as in an answer.
+        text = check_text(question).replace(VIDEO_TAG, "[video]")
+        messages = (Message("user", text), Message("assistant", ""))
         return Preparer(shared.tokenizer, shared.inputs)(Sample(question.id, question.file, messages), (), answer=False)
 
 

@@ -4,12 +4,15 @@ Workers are spawned, not forked, and import no JAX, unless the endpoint's judge 
 again: a command that starts workers imports JAX inside of its functions only.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
 from types import TracebackType
 
 from videmo_jax.rl.reward_branches import Reference, failed
@@ -156,7 +159,17 @@ class RewardWorkers:
         self._pool = self._started()
 
     def _started(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, get_context("spawn"))
+        return ProcessPoolExecutor(self._processes, get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its trainer is killed: nobody else would tell it to stop, and it would wait for ever."""
+
+    def watch() -> None:
+        wait([parent_process().sentinel])
+        os._exit(1)
+
+    Thread(target=watch, name="parent", daemon=True).start()
 
 
 @lru_cache(maxsize=1)

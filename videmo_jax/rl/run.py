@@ -34,6 +34,7 @@ from videmo_jax.rl.rewards import GroupRewards, Rewards
 from videmo_jax.rl.sample_log import LINES, TEXT, LoggedAnswer, LoggedGroup, SampleLog, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
+from videmo_jax.training.checkpoint import FOLDER as CHECKPOINTS
 from videmo_jax.training.checkpoint import Meta, read_meta, restore_plain
 from videmo_jax.training.feed import DeviceFeed, Lookahead
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
@@ -75,7 +76,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
         logs = opened.mirror.local
         plan = on_each_host(lambda: make_rl_plan(config, settings, opened.workdir, console, logs=logs, host=host))
         require_same_data(config, opened.workdir, [plan.rows])
-        origin = on_each_host(lambda: _origin(config, settings, opened.workdir if opened.started else None))
+        origin = on_each_host(lambda: _origin(config, settings))
         mesh, shared = mesh_of(config), settings.shared
         if settings.rewards.caption == "openai" and batch_part(mesh)[1] < jax.process_count():
             raise ConfigError(
@@ -86,6 +87,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
         layout = state_layout(shared.model, optimizer, mesh, shared.trained)
         programs = Programs(settings, mesh, optimizer)
         with open_session(config, opened, layout, plan.steps, profile, console) as session:
+            on_each_host(lambda: _require_same_init(config, origin, session))
             reference = _reference(config, settings, mesh)
             with (
                 _rewarder(settings, programs, reference) as rewards,
@@ -102,23 +104,29 @@ def _report(folder: Path, title: str, config: Mapping[str, Any]) -> None:
     write_training_report(folder, title, config)
 
 
-def _origin(config: ConfigDict, settings: RlSettings, started: epath.Path | None) -> dict[str, Any]:
-    """What checkpoints say of where the weights and the rewards come from.
-
-    Raises:
-      ConfigError: the run has started, and `init` is no longer what it was.
-    """
-    origin = {
+def _origin(config: ConfigDict, settings: RlSettings) -> dict[str, Any]:
+    """What checkpoints say of where the weights and the rewards come from."""
+    return {
         "init": str(config.init),
         "reference": identity(config.init)["hash"],
         "rewards": settings.rewards.to_config(),
     }
-    if started is not None and (before := read_meta(started).origin.get("reference")) != origin["reference"]:
+
+
+def _require_same_init(config: ConfigDict, origin: Mapping[str, Any], session: Session) -> None:
+    """Refuses to go on where `init` is no longer what it was; asked when damaged checkpoints are out of the way.
+
+    Raises:
+      ConfigError: it is another checkpoint.
+    """
+    if session.restored is None:
+        return
+    before = read_meta(session.opened.workdir / CHECKPOINTS / str(session.first)).origin.get("reference")
+    if before != origin["reference"]:
         raise ConfigError(
             f"init ({config.init}) is not the checkpoint that this run began with (hash {origin['reference']} there, "
             f"{before} here), and the policy is compared with it: name that one, with its step"
         )
-    return origin
 
 
 def _state(config: ConfigDict, settings: RlSettings, mesh: Mesh, session: Session, optimizer: Any) -> TrainState:
@@ -181,7 +189,7 @@ class _Trainer:
         self.hosts = dict(zip(("host", "hosts"), batch_part(programs.mesh), strict=True))
         self.held_out = None
         if plan.held_out is not None:
-            self.held_out = HeldOutRewards(plan.held_out, programs, rewards, config.batch)
+            self.held_out = HeldOutRewards(plan.held_out, programs, rewards, config.batch, self.console.print)
         shared, decoding, chip = plan.settings.shared, plan.settings.decoding, chip_of(programs.mesh.devices.flat[0])
         row = shared.budget
         shape = (row.tokens, decoding.answers, decoding.max_new_tokens, row.slabs, row.patches)

@@ -55,7 +55,7 @@ def numbers(metrics: StepMetrics) -> dict[str, Any]:
         "loss": float(sums.loss) / max(float(sums.count), 1.0),
         **{name: float(getattr(sums, name)) / tokens for name in by_token},
         "log_prob_gap": float(sums.gap) / tokens,
-        "length": tokens / max(float(sums.answers), 1.0),
+        "length": float(sums.tokens) / max(float(sums.answers), 1.0),
         "answers": int(sums.answers),
         "trained_tokens": int(sums.tokens),
         "gradient_norm": float(values.gradient_norm),

@@ -1,0 +1,78 @@
+"""RL on several devices and several hosts: five updates are those of one device."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.launch.commands import run, run_pair
+from tests.launch.rl_runs import lines_of, rl_arguments, timeless
+from tests.launch.test_pod import QUICK
+from videmo_jax.training.checkpoint import restore_params
+
+pytestmark = pytest.mark.slow
+
+UPDATES = 5
+ALONE = {"one": ("1", "fsdp=1"), "eight": ("8", "replica=2", "fsdp=2", "tensor=2")}
+PAIRS = {"fsdp": ("fsdp=8",), "tensor": ("replica=2", "fsdp=2", "tensor=2")}
+
+
+@pytest.fixture(scope="module")
+def arguments(synthetic, after_sft):
+    def make(workdir, *mesh):
+        more = (
+            "--config.batch=8",
+            f"--config.steps={UPDATES}",
+            f"--config.held_out.every={UPDATES}",
+            # Adam makes a step of the learning rate of any gradient, also of one that is 0 but for rounding (biases of
+            # keys), unless epsilon is far above rounding.
+            "--config.optimizer.learning_rate=1e-3",
+            "--config.optimizer.epsilon=1e-3",
+            *(f"--config.mesh.{axis}" for axis in mesh),
+        )
+        return rl_arguments(workdir, synthetic, after_sft, *more)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one(arguments, tmp_path_factory):
+    return alone(arguments, tmp_path_factory.mktemp("one") / "run", *ALONE["one"])
+
+
+def alone(arguments, workdir, devices, *mesh):
+    """A run of one process."""
+    code, output = run(arguments(workdir, *mesh), JAX_NUM_CPU_DEVICES=devices, **QUICK)
+    assert code == 0, output
+    return workdir
+
+
+def arrays(checkpoint):
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(restore_params(checkpoint))]
+
+
+def same_updates(workdir, one, after_sft):
+    """Answers, rewards, losses and parameters."""
+    lines, expected = ([timeless(line) for line in lines_of(each)] for each in (workdir, one))
+    assert [line["step"] for line in lines] == [line["step"] for line in expected]
+    assert sum("loss" in line for line in lines) == UPDATES
+    for line, other in zip(lines, expected, strict=True):
+        assert line.keys() == other.keys()
+        for name, value in line.items():
+            if isinstance(value, float):
+                assert abs(value - other[name]) <= 1e-5 * max(1, abs(value)), (line["step"], name, value, other[name])
+            else:
+                assert value == other[name], (line["step"], name)
+    apart = [np.abs(a - b).max() for a, b in zip(arrays(workdir), arrays(one), strict=True)]
+    moved = [np.abs(a - b).max() for a, b in zip(arrays(one), arrays(after_sft), strict=True)]
+    assert max(apart) < 1e-5 < 1e-4 < max(moved)
+
+
+def test_eight_devices_give_the_updates_of_one(one, arguments, after_sft, tmp_path):
+    same_updates(alone(arguments, tmp_path / "run", *ALONE["eight"]), one, after_sft)
+
+
+@pytest.mark.parametrize("layout", PAIRS)
+def test_two_processes_give_the_updates_of_one_device(layout, one, arguments, after_sft, tmp_path):
+    first, second = run_pair(arguments(tmp_path / "run", *PAIRS[layout]), tmp_path, **QUICK)
+    assert f"step {UPDATES}/{UPDATES}" in first and f"/{UPDATES}  loss" not in second
+    same_updates(tmp_path / "run", one, after_sft)

@@ -1,0 +1,379 @@
+"""Runs of RL in this process, each with another option: what it changes, and what nothing may change."""
+
+import importlib.util
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.launch.commands import ROOT
+from videmo_jax.data.inputs import InputSpec
+from videmo_jax.data.records.prepare import prepare
+from videmo_jax.data.records.settings import Settings as RecordSettings
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.data.video import FrameSpec
+from videmo_jax.evaluation.answerer import identity
+from videmo_jax.model.config import ModelConfig
+from videmo_jax.rl import answered, iteration, run
+from videmo_jax.rl.sample_log import read_samples
+from videmo_jax.sharding.rules import make_mesh
+from videmo_jax.training.checkpoint import Checkpoints, Meta, restore_params, steps
+from videmo_jax.training.metrics import read_metrics
+from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
+from videmo_jax.training.settings import ConfigError
+from videmo_jax.training.state import fresh_state, initial_params
+
+pytestmark = pytest.mark.slow
+
+OWN = "tests.rl.reward_functions"
+OPTIONS = {
+    "model.text.layers": 1,
+    "model.text.width": 64,
+    "model.text.mlp_width": 64,
+    "model.vision.out_width": 64,
+    "model.vision.layers": 1,
+    "model.vision.width": 32,
+    "model.vision.mlp_width": 32,
+    "model.vision.full_attention": (0,),
+    "batch": 4,
+    "steps": 3,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 9,
+    "log.every": 1,
+    "log.samples": 4,
+    "held_out.samples": 0,
+    "rollout.answers": 3,
+    "rollout.max_new_tokens": 12,
+    "optimizer.learning_rate": 1e-3,
+    # Of all but fine-grained captions: rewards that differ from answer to answer, whatever the model has learned.
+    "rewards.own": (("[!c]*", f"{OWN}:share_of_a"),),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Programs are compiled once for all runs of this module."""
+    if jax.config.jax_compilation_cache_dir:  # kept by the developer
+        yield
+        return
+    names = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
+    names["jax_persistent_cache_min_compile_time_secs"] = 0.3
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def config_of(**more):
+    """The tiny recipe with the options of these tests, and others by dotted name."""
+    path = ROOT / "configs" / "quickstart_rl.py"
+    spec = importlib.util.spec_from_file_location("quickstart_rl", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.update_from_flattened_dict(OPTIONS | {name.replace("__", "."): value for name, value in more.items()})
+    return config
+
+
+def save_policy(folder, config, scale, step=1):
+    """A checkpoint to begin with, whose weights are so large that answers differ in likelihood."""
+    model = ModelConfig.from_json(config.model.to_dict())
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    params = jax.tree.map(lambda x: scale * x, initial_params(model, mesh, seed=0))
+    state = fresh_state(model, params, make_optimizer(OptimizerSpec()), mesh)
+    with Checkpoints(folder, keep=1) as checkpoints:
+        meta = Meta(model, step, InputSpec().to_json())
+        checkpoints.save(meta, Tokenizer.embedded().files, params, (state.optimizer, state.guard), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return save_policy(tmp_path_factory.mktemp("policy"), config_of(), 2)
+
+
+@pytest.fixture(scope="module")
+def trained(policy, synthetic):
+    """Runs with options: (workdir, options) -> what it printed."""
+
+    def train(workdir, **more):
+        config = config_of(**{"init": str(policy), "data__root": str(synthetic)} | more)
+        console = Console(record=True, width=1000, quiet=False, file=(workdir.parent / f"{workdir.name}.txt").open("w"))
+        run.run(config, workdir, console)
+        return console.export_text()
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def plain(trained, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "plain"
+    trained(workdir)
+    return workdir
+
+
+def steps_of(workdir):
+    return [line for line in read_metrics(workdir) if "loss" in line]
+
+
+CLOCK = ("seconds", "per_second", "goodput", "data_wait", "skipped")
+
+
+def timeless(line):
+    return {name: value for name, value in line.items() if not any(word in name for word in CLOCK)}
+
+
+def arrays(checkpoint):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restore_params(checkpoint))]
+
+
+def apart(one, other):
+    return max(float(np.abs(a - b).max()) for a, b in zip(arrays(one), arrays(other), strict=True))
+
+
+def test_a_plain_run_moves_the_policy_and_measures_it(plain, policy):
+    lines = steps_of(plain)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all(line["log_prob_gap"] < 1e-4 and line["failed_groups"] == 0 for line in lines)
+    assert min(line["flat_groups"] for line in lines) < 1
+    assert lines[0]["kl"] < 1e-6 < lines[-1]["kl"]
+    assert 1e-4 < apart(plain, policy) < 0.1
+
+
+def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain, tmp_path, monkeypatch):
+    """The second step is answered by the policy of the first: its ratio is not 1. A run that breaks off comes back."""
+    workdir = tmp_path / "stale"
+    trained(workdir, rollout__staleness=1)
+    fresh, stale = steps_of(plain), steps_of(workdir)
+    assert timeless(stale[0]) == timeless(fresh[0])
+    assert fresh[1]["log_prob_gap"] < 1e-4 < stale[1]["log_prob_gap"]
+
+    broken = tmp_path / "broken"
+    made, calls = iteration.Iteration._updated, []
+
+    def breaks(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("the lights went out")
+        return made(self, *args)
+
+    monkeypatch.setattr(iteration.Iteration, "_updated", breaks)
+    with pytest.raises(RuntimeError, match="lights"):
+        trained(broken, rollout__staleness=1)
+    assert steps(broken) == [1, 2]
+    trained(broken, rollout__staleness=1)
+    back = steps_of(broken)
+    assert [line["step"] for line in back] == [1, 2, 3]
+    assert [timeless(line) for line in back[:2]] == [timeless(line) for line in stale[:2]]
+    assert back[2]["log_prob_gap"] < 1e-4 < stale[2]["log_prob_gap"]  # its first batch has the newest policy
+    assert back[2]["epoch"] == stale[2]["epoch"]
+
+
+def test_two_updates_from_a_rollout_and_no_reference(trained, plain, policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "restore_plain", None)  # nobody loads a reference
+    workdir = tmp_path / "twice"
+    trained(workdir, grpo__updates=2, grpo__beta=0.0)
+    lines = steps_of(workdir)
+    assert all(line["kl"] == 0 for line in lines)
+    assert lines[0]["reward"] == steps_of(plain)[0]["reward"]
+    # The gap is that of the first update; the ratio, of the second, has moved.
+    assert all(line["log_prob_gap"] < 1e-4 for line in lines)
+    assert abs(lines[0]["ratio"] - 1) > 1e-5 > abs(steps_of(plain)[0]["ratio"] - 1)
+
+
+def test_node_credit_moves_advantages_within_answers_alone(trained, tmp_path, monkeypatch):
+    """The mean over an answer's tokens stays the answer's advantage, and in some the tokens differ."""
+    seen = []
+    made = answered.Answered.by_token
+
+    def spy(self, advantages, found, weight):
+        tokens = made(self, advantages, found, weight)
+        seen.append((self, advantages, found, tokens))
+        return tokens
+
+    monkeypatch.setattr(answered.Answered, "by_token", spy)
+    trained(tmp_path / "credit", grpo__node_credit=0.5, data__include=("caption_*",), rollout__max_new_tokens=24)
+    spread = 0
+    for rollout, advantages, found, tokens in seen:
+        assert set(found.branches) <= {"tree"}
+        for row in rollout.asked:
+            for number, length in enumerate(rollout.lengths[row]):
+                own = tokens[row, number, :length].astype(np.float64)
+                assert abs(own.mean() - advantages.values[row, number]) < 1e-5
+                spread += np.ptp(own) > 1e-4
+    assert spread
+
+
+def test_the_frozen_reference_judges_captions(trained, tmp_path):
+    workdir = tmp_path / "judged"
+    trained(workdir, rewards__caption="reference", rewards__own=(), data__include=("CelebV-Text_*",), steps=1)
+    (line,) = steps_of(workdir)
+    assert line["failed_groups"] == 0 and 0 < line["reward/caption"] < 1 and line["flat_groups"] < 1
+    assert {name for name in line if name.startswith("reward/")} == {"reward/caption"}
+
+
+def test_workers_give_the_same_run(trained, plain, tmp_path):
+    workdir = tmp_path / "workers"
+    trained(workdir, rewards__workers=2)
+    assert [timeless(line) for line in steps_of(workdir)] == [timeless(line) for line in steps_of(plain)]
+    assert apart(workdir, plain) == 0
+    assert list(read_samples(workdir)) == list(read_samples(plain))
+
+
+def test_groups_whose_reward_fails_are_left_out_counted_and_listed(trained, tmp_path):
+    """Those of a file fail, all others count; where all fail, nothing changes, and the run goes on."""
+    workdir = tmp_path / "some"
+    own = (("CelebV-Text_*", f"{OWN}:not_a_number"), ("[!c]*", f"{OWN}:share_of_a"))
+    said = trained(workdir, rewards__own=own)
+    lines, groups = steps_of(workdir), list(read_samples(workdir))
+    assert [line["step"] for line in lines] == [1, 2, 3] and {group.step for group in groups} == {1, 2, 3}
+    assert sum(line["failed_groups"] for line in lines) > 0
+    for line in lines:
+        failed = [group for group in groups if group.step == line["step"] and group.failure]
+        assert len(failed) == line["failed_groups"] == line.get("failed_groups/own", 0)
+        assert line["answers"] == 3 * (4 - len(failed))
+        for group in failed:
+            assert (
+                "CelebV-Text_" in group.file and "nan" in group.failure and all(a.reward is None for a in group.answers)
+            )
+            assert group.id in (workdir / "samples.txt").read_text()
+            assert f"step {group.step}: rewards of {len(failed)} groups failed" in said
+
+
+def test_where_all_rewards_fail_nothing_changes_and_the_run_goes_on(trained, policy, tmp_path):
+    workdir = tmp_path / "all"
+    trained(workdir, rewards__own=(("*", f"{OWN}:not_a_number"),), optimizer__weight_decay=0.1, held_out__samples=2)
+    lines = steps_of(workdir)
+    assert [(line["step"], line["failed_groups"], line["answers"]) for line in lines] == [(n, 4, 0) for n in (1, 2, 3)]
+    assert all("reward" not in line and line["length"] == 0 for line in lines)
+    assert apart(workdir, policy) == 0
+
+
+@pytest.fixture(scope="module")
+def damaged(synthetic, tmp_path_factory):
+    """The synthetic set, in which all clips of two files cannot be decoded, whose beginnings are whole."""
+    root = tmp_path_factory.mktemp("data") / "damaged"
+    shutil.copytree(synthetic, root)
+    for file in root.glob("jsons/*/attribute/full/MEAD_Head-Pose.json"):
+        for sample in json.loads(file.read_text()):
+            damage(root / sample["videos"][0])
+    return root
+
+
+def damage(video):
+    """Zeroes in the frames; what says how many there are stays."""
+    content = video.read_bytes()
+    begin = content.index(b"mdat") + 4
+    end = content.find(b"moov") if content.find(b"moov") > begin else len(content)
+    video.write_bytes(content[:begin] + bytes(end - 4 - begin) + content[end - 4 :])
+
+
+def test_clips_that_cannot_be_read_are_listed_and_the_run_goes_on(damaged, trained, tmp_path):
+    """Also where they are all clips of a batch: nothing is learned then. Held-out prompts are counted apart."""
+    workdir = tmp_path / "run"
+    more = {"data__include": ("MEAD_Head-Pose*", "MEAD_ID*"), "data__max_skipped_share": 1.0, "held_out__samples": 99}
+    said = trained(workdir, data__root=str(damaged), **more)
+    lines, skipped = steps_of(workdir), [json.loads(line) for line in (workdir / "skipped.jsonl").open()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    poses = [each for each in skipped if "MEAD_Head-Pose" in each["id"]]
+    assert poses and len({each["id"] for each in skipped}) == len(skipped) == lines[-1]["skipped"]
+    assert f"{len(skipped)} of" in said
+    asked = {group.id for group in read_samples(workdir)}
+    assert asked.isdisjoint(each["id"] for each in skipped)
+    files = [
+        json.loads((damaged / f"jsons/test/attribute/full/MEAD_{name}.json").read_text())
+        for name in ("Head-Pose", "ID")
+    ]
+    bad = {sample["videos"][0] for sample in files[0]}
+    left_out = sum(sample["videos"][0] in bad for file in files for sample in file)
+    assert read_metrics(workdir)[0]["held_out/left_out"] == left_out > 0
+    assert f"{left_out} held-out prompts were left out; the first" in said
+
+
+def test_a_batch_without_a_single_prompt_changes_nothing(damaged, trained, policy, tmp_path):
+    workdir = tmp_path / "run"
+    more = {"data__include": ("MEAD_Head-Pose*",), "data__max_skipped_share": 1.0, "steps": 1}
+    trained(workdir, data__root=str(damaged), **more)
+    (line,) = steps_of(workdir)
+    assert line["answers"] == 0 and line["length"] == 0 and "reward" not in line
+    assert apart(workdir, policy) == 0
+
+
+def test_records_are_as_good_as_the_folder_that_they_were_made_of(synthetic, trained, tmp_path):
+    records, workdir = tmp_path / "records", tmp_path / "run"
+    prepare(synthetic, records, RecordSettings(frames=FrameSpec(min_pixels=112 * 112, max_pixels=112 * 112)))
+    trained(workdir, data__root=str(records), steps=1, held_out__samples=1)
+    (line,) = steps_of(workdir)
+    assert line["failed_groups"] == 0 and line["log_prob_gap"] < 1e-4 and line["answers"] == 12
+    assert {"held_out/caption", "held_out/tree"} <= read_metrics(workdir)[0].keys()
+    texts = [
+        sample["messages"]
+        for file in synthetic.glob("jsons/train/**/*.json")
+        for sample in json.loads(file.read_text())
+    ]
+    known = {(question["content"], answer["content"]) for question, answer in texts}
+    groups = list(read_samples(workdir))
+    assert len(groups) == 4 and {(group.question, group.truth) for group in groups} <= known
+
+
+REFUSED = {
+    "no init": ({"init": ""}, "init is empty; RL goes on from a checkpoint of SFT"),
+    "another model": ({"model__text__layers": 2}, "text.layers: 1 there, 2 in the config"),
+    "one answer": ({"rollout__answers": 1}, "rollout.answers is 1"),
+    "adapters": ({"model__lora__rank": 4}, "model.lora.rank is above 0"),
+    "a row too long": ({"rollout__max_new_tokens": 40_000}, "data.row.tokens + rollout.max_new_tokens is 40224"),
+    "a file nobody knows": ({"data__include": ("MEAD_*", "Mine*")}, "declare it in data.tasks"),
+    "a staleness": ({"rollout__staleness": 2}, "rollout.staleness is 2"),
+    "a temperature": ({"rollout__temperature": 0.0}, "temperature is 0"),
+    "a reward": ({"rewards__own": (("*", "nowhere:none"),)}, "nowhere:none cannot be imported"),
+    "a credit": ({"grpo__node_credit": -1.0}, "grpo.node_credit is -1"),
+    "a batch": ({"batch": 6}, "batch is 6"),
+}
+
+
+@pytest.fixture(scope="module")
+def with_own(synthetic, tmp_path_factory):
+    """The synthetic set and a file of one's own beside the official ones."""
+    root = tmp_path_factory.mktemp("data") / "own"
+    shutil.copytree(synthetic, root)
+    folder = root / "jsons/train/attribute/full"
+    shutil.copy(folder / "MEAD_ID.json", folder / "Mine.json")
+    return root
+
+
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_what_cannot_be_is_refused(wrong, with_own, trained, tmp_path):
+    more, message = REFUSED[wrong]
+    with pytest.raises(ValueError) as refused:
+        trained(tmp_path / "run", data__root=str(with_own), **more)
+    assert message in str(refused.value)
+
+
+def test_a_run_goes_on_from_its_own_init_alone(trained, policy, tmp_path):
+    """Another checkpoint in its place is refused; the same one elsewhere is not."""
+    workdir, copy = tmp_path / "run", tmp_path / "copy"
+    trained(workdir, steps=1)
+    shutil.copytree(policy, copy)
+    trained(workdir, steps=1, init=str(copy))
+    other = save_policy(tmp_path / "other", config_of(), 2.5)
+    assert identity(other)["hash"] != identity(policy)["hash"] == identity(copy)["hash"]
+    with pytest.raises(ConfigError, match="is not the checkpoint that this run began with"):
+        trained(workdir, steps=1, init=str(other))
+
+
+def test_damage_to_the_newest_checkpoint_is_fallen_back_from(trained, plain, tmp_path):
+    """Also to what it says of itself, in which the hash of init stands."""
+    workdir = tmp_path / "run"
+    shutil.copytree(plain, workdir)
+    for path in (workdir / "checkpoints/3/meta").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-20])
+    said = trained(workdir)
+    assert "resumed from step 2" in said and (workdir / "damaged/3").exists()
+    assert apart(workdir, plain) == 0
+    assert [timeless(line) for line in steps_of(workdir)] == [timeless(line) for line in steps_of(plain)]
