@@ -52,8 +52,12 @@ class Collective:
         return self.moved * self.times
 
 
-def collectives(text: str) -> list[Collective]:
+def collectives(text: str, *, open_trips: int | None = None) -> list[Collective]:
     """The collectives of a program, with the trips of the loops around them.
+
+    Args:
+      text: of the program.
+      open_trips: of loops that end when their data say so; None: there are none.
 
     Raises:
       HloError: a loop's trips cannot be read.
