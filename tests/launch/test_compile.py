@@ -8,6 +8,14 @@ import pytest
 from tests.launch.commands import run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[tpu]'")
+SMALL_RL = (
+    "--config=configs/quickstart_rl.py",
+    "--config.compute.dtype=bfloat16",
+    "--config.data.row.patches=128",
+    "--config.model.text.layers=2",
+    "--config.mesh.fsdp=2",
+    "--config.mesh.tensor=2",
+)
 SMALL = ("--config=configs/quickstart.py", "--config.compute.dtype=bfloat16", "--config.data.row.patches=128")
 
 
@@ -25,15 +33,54 @@ def test_a_small_recipe_fits_a_small_slice_and_moves_what_it_must():
     assert 0 < told["mfu_bound"] < 1
 
 
+@pytest.mark.slow
+def test_the_programs_of_a_small_rl_recipe_share_a_small_slice():
+    """Four devices: two parts of the batch, each on two along the tensor axis."""
+    code, output = run(["launch/compile.py", *SMALL_RL, "--topology", "v5e:2x2"])
+    assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
+    programs = told["programs"]
+    assert list(programs) == ["gather", "rollout", "reference", "update"]
+    assert told["fits"]
+    assert told["hbm_bytes"] == max(program["hbm_bytes"] for program in programs.values())
+    assert told["flops_per_step"] == sum(program["flops_per_step"] for program in programs.values())
+    assert 0.8 < programs["update"]["collective_factor"] < 1.3
+    # The policy's three copies in float32 stay beside the rollout, and the reference in bfloat16 beside all but one.
+    stored = told["parameters"] / 4
+    held = {name: program["hbm"]["beside"] for name, program in programs.items()}
+    assert 12 * stored < held["reference"] < held["rollout"]
+    assert 2 * stored < held["update"] < held["rollout"] - 11 * stored
+    assert held["rollout"] - 14 * stored < told["rows"] * 2**20
+    # Half of what one device of each pair needs comes from the other pair.
+    gathered = programs["gather"]["collective_bytes"]
+    assert 0.9 < gathered / (told["parameters"] * 2 / 2 / 2) < 1.1
+    # For each of 159 tokens that follow the first: two sums a layer and one of embeddings over the tensor axis.
+    sums = programs["rollout"]["collectives_by_kind"]["all-reduce"]
+    assert 159 * (2 * 2 + 1) <= sums < 159 * (2 * 2 + 1) + 100
+
+
+@pytest.mark.slow
+def test_an_rl_recipe_that_does_not_fit_says_so():
+    """Twenty thousand prompts on a device, 0.6 MB each."""
+    code, output = run(["launch/compile.py", *SMALL_RL, "--topology", "v5e:2x2", "--config.batch=40960"])
+    assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
+    assert not told["fits"]
+    assert not told["programs"]["update"]["fits"]
+    assert told["hbm_share"] > 0.9
+    assert "does not fit" in output
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--topology", "v9:4x4"), "libtpu does not describe it"),
         (("--topology", "v5e:2x2", "--config.batch=6"), "batch is 6; on v5e:2x2 it must be a multiple of 4"),
         (("--topology", "v5e:2x2", "--config.mesh.fsdp=3"), "mesh"),
+        (("--config=configs/quickstart_rl.py", "--topology", "v5e:2x2", "--config.rollout.answers=1"), "answers is 1"),
         ((), "topology"),
     ],
-    ids=["unknown slice", "batch", "mesh", "no slice"],
+    ids=["unknown slice", "batch", "mesh", "no group", "no slice"],
 )
 def test_what_cannot_be_compiled_is_said_in_one_line(more, message):
     code, output = run(["launch/compile.py", *SMALL, *more])
