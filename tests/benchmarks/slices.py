@@ -160,11 +160,13 @@ def seconds(told: dict) -> str:
     return f"{told['compile_seconds']:.0f} s"
 
 
-def page(rows: list[str], rl_rows: list[str]) -> str:
-    """The whole of docs/slices.md."""
-    parts = [HEADER.rstrip("\n"), "", *table(COLUMNS, rows)]
-    if rl_rows:
-        parts += [RL_HEADER.rstrip("\n"), "", *table(RL_COLUMNS, rl_rows)]
+def page(rows: Sequence[str]) -> str:
+    """The whole of docs/slices.md, from the rows of both tables."""
+    first = [row for row in rows if row.count("|") == len(COLUMNS) + 1]
+    second = [row for row in rows if row.count("|") == len(RL_COLUMNS) + 1]
+    parts = [HEADER.rstrip("\n"), "", *table(COLUMNS, first)]
+    if second:
+        parts += [RL_HEADER.rstrip("\n"), "", *table(RL_COLUMNS, second)]
     return "\n".join(parts) + "\n"
 
 
@@ -173,24 +175,31 @@ def table(columns: Sequence[str], rows: Sequence[str]) -> list[str]:
     return [line(*columns), "|---" * len(columns) + "|", *rows]
 
 
+def kept(file: Path | None, recipe: str, topology: str, slices: int) -> list[str]:
+    """The rows that a page has already of a recipe on a slice."""
+    if file is None or not file.exists():
+        return []
+    begin = f"| `{recipe}` | {f'{slices} x ' if slices > 1 else ''}{topology} |"
+    return [found for found in file.read_text().splitlines() if found.startswith(begin)]
+
+
 def main() -> None:
-    """Compiles all, prints the table, and writes it where it is asked to."""
+    """Compiles all, prints the rows, and writes the page where it is asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="takes the page")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="takes the page; rows that are not made stay")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose recipe or topology holds it")
     arguments = parser.parse_args()
-    rows: list[str] = []
-    rl_rows: list[str] = []
+    rows = {each: kept(arguments.write, *each) for each in RECIPES}
     results = []
-    for recipe, topology, slices in RECIPES:
+    for each in RECIPES:
+        recipe, topology, _ = each
         if arguments.only in recipe or arguments.only in topology:
-            told = compile_recipe(recipe, topology, slices)
-            found = rows_of(recipe, told)
-            (rl_rows if "programs" in told else rows).extend(found)
+            told = compile_recipe(*each)
+            rows[each] = rows_of(recipe, told)
             results.append(told)
-            print(*found, sep="\n", file=sys.stderr, flush=True)
+            print(*rows[each], sep="\n", file=sys.stderr, flush=True)
             if arguments.write:
-                arguments.write.write_text(page(rows, rl_rows))
+                arguments.write.write_text(page([found for some in rows.values() for found in some]))
     print(json.dumps(results))
 
 
