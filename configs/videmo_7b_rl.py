@@ -7,9 +7,10 @@ from ml_collections import ConfigDict
 
 from videmo_jax.rl.recipe import of_slice, rl_recipe
 
+KEPT = {"compute.remat": "dots", "compute.vision_remat": "dots"}
 SLICES = {
-    "v5p-4x4x4": {"mesh.fsdp": 64},
-    "v6e-16x16": {"mesh.fsdp": 128, "mesh.tensor": 2},
+    "v5p-4x4x4": {"mesh.fsdp": 64, **KEPT},
+    "v6e-16x16": {"mesh.fsdp": 128, "mesh.tensor": 2, **KEPT},
 }
 
 

@@ -1,10 +1,15 @@
-"""Compiles the train step of a recipe for a TPU slice, without a TPU: does it fit, and what can it reach?
+"""Compiles what a recipe computes in a step for a TPU slice, without a TPU: does it fit, and what can it reach?
 
 examples:
   python launch/compile.py --config configs/videmo_7b_sft.py --topology v5p:4x4x4
   python launch/compile.py --config configs/videmo_7b_sft.py:v5e-16x16 --topology v5e:16x16
   python launch/compile.py --config configs/videmo_7b_sft.py:v5e-8x16-2 --topology v5e:8x16 --num-slices 2
   python launch/compile.py --config configs/videmo_3b_sft.py --topology v5e:4x4 --config.compute.remat=dots
+  python launch/compile.py --config configs/videmo_7b_rl.py --topology v5p:4x4x4
+  python launch/compile.py --config configs/videmo_7b_rl.py:v6e-16x16 --topology v6e:16x16
+
+A recipe of RL has several programs (weights gathered, rollout, reference, update), each with what the others leave on
+the chip; figures of the rollout are those of answers as long as they may get. init may be empty: no weights are read.
 
 The last line of stdout is one JSON object; a summary for people goes to stderr. Needs libtpu: pip install -e '.[tpu]'.
 The exit code is 0 whether the step fits or not; 1 where it cannot be compiled at all.
@@ -40,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 
     console = Console(stderr=True)
     try:
-        with console.status(f"compiling for {SLICES.value} x {TOPOLOGY.value}: one to four minutes"):
+        with console.status(f"compiling for {SLICES.value} x {TOPOLOGY.value}: a program takes one to four minutes"):
             compiled = compile_step(CONFIG.value, TOPOLOGY.value, SLICES.value)
     except (ValueError, OSError) as error:
         fail(str(error), "compile")

@@ -77,6 +77,19 @@ def test_a_loop_without_a_limit_is_refused():
         collectives(TEXT.replace("constant(28)", "parameter(0)"))
 
 
+def test_a_loop_that_ends_when_its_data_say_so_takes_the_trips_that_it_is_given():
+    compared = "ROOT %less = pred[] compare(%i, %limit), direction=LT"
+    opened = "%less = pred[] compare(%i, %limit), direction=LT\n  ROOT %go = pred[] and(%less, %unfinished)"
+    text = TEXT.replace(compared, opened)
+    assert text != TEXT
+    gather, scatter, *others = collectives(text, open_trips=511)
+    assert (gather.times, scatter.times) == (511, 511)
+    assert [collective.times for collective in others] == [1, 1, 1]
+    assert collectives(TEXT, open_trips=511)[0].times == 28
+    with pytest.raises(HloError, match="condition"):
+        collectives(text)
+
+
 def test_what_xla_compiles_here():
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 

@@ -1,4 +1,4 @@
-"""The table of docs/slices.md: every recipe's train step compiled for its slices, without a TPU.
+"""The tables of docs/slices.md: what every recipe computes in a step, compiled for its slices, without a TPU.
 
     python -m tests.benchmarks.slices [--write docs/slices.md] [--only v5e]
 
@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,11 +20,14 @@ RECIPES = (  # recipe, topology, slices
     ("videmo_7b_sft.py:v5e-16x16", "v5e:16x16", 1),
     ("videmo_7b_sft.py:v5e-8x16-2", "v5e:8x16", 2),
     ("videmo_72b_sft.py", "v5p:8x8x16", 1),
+    ("videmo_7b_rl.py", "v5p:4x4x4", 1),
+    ("videmo_7b_rl.py:v6e-16x16", "v6e:16x16", 1),
 )
 HEADER = """# Recipes on slices
 
-Made by `python -m tests.benchmarks.slices --write docs/slices.md`: the real train step of each recipe, compiled by
-libtpu for a slice that was not there. Nothing here has run on a TPU. Bytes and seconds are of one chip and one step.
+Made by `python -m tests.benchmarks.slices --write docs/slices.md`: the real programs of each recipe, compiled by libtpu
+for a slice that was not there. Nothing here has run on a TPU. Bytes and seconds are of one chip and one step. A row by
+itself: `python launch/compile.py --config configs/RECIPE --topology SLICE` (`--num-slices 2` for two of them).
 
 - HBM: arguments and temporaries, of what the compiler may use of the chip's memory. A step fits at 90 % or less.
 - Collectives: bytes that a chip takes in, counted from the compiled program with the trips of its loops; the factor is
@@ -48,6 +52,34 @@ COLUMNS = (
 )
 
 
+RL_HEADER = """
+## RL
+
+A step of RL is several programs on one mesh: weights are gathered for the rollout, prompts are answered, the frozen
+reference scores the answers, the policy is updated. All stay within what the others leave of the chip.
+
+- Held beside: policy, optimizer, reference, prompts and answers, where they are no arguments of the program.
+- The rollout's FLOPs, bytes and seconds are those of answers that are all as long as they may get.
+- Takes at least: the slowest of products, memory, interconnect and network, if it hid all others.
+
+"""
+RL_COLUMNS = (
+    "recipe",
+    "slice",
+    "mesh",
+    "remat (decoder, vision)",
+    "program",
+    "HBM",
+    "held beside",
+    "model FLOPs",
+    "collectives",
+    "factor",
+    "takes at least",
+    "bound on MFU",
+    "compiled in",
+)
+
+
 def compile_recipe(recipe: str, topology: str, slices: int) -> dict:
     """The JSON object of launch/compile.py."""
     command = [
@@ -65,50 +97,109 @@ def compile_recipe(recipe: str, topology: str, slices: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(recipe: str, told: dict) -> str:
-    """One row of the table."""
+def rows_of(recipe: str, told: dict) -> list[str]:
+    """Rows of the first table, or of the second one where a step is several programs."""
     rings = [str(size) for axis, size in told["mesh"].items() if axis.startswith("fsdp")]
     others = [f"{axis} {size}" for axis, size in told["mesh"].items() if not axis.startswith("fsdp")]
     mesh = ", ".join([*others, f"fsdp {' x '.join(rings)}"])
     slices = f"{told['slices']} x " if told["slices"] > 1 else ""
-    cells = (
-        f"`{recipe}`",
-        f"{slices}{told['topology']}",
-        mesh,
-        f"{told['tokens_per_chip']:,.0f}",
-        f"{told['remat']}, {told['vision_remat']}",
-        f"{told['hbm_bytes'] / 2**30:.1f} of {told['hbm_limit'] / 2**30:.1f} GiB, {told['hbm_share']:.0%}"
-        + ("" if told["fits"] else ", **does not fit**"),
-        f"{told['flops_per_step']:.3g}",
-        f"{told['collective_bytes'] / 1e9:.1f} GB" if told["collective_bytes"] else "-",
-        f"{told['collective_factor']:.2f}" if told["collective_factor"] else "-",
-        f"{told['mfu_bound']:.0%}" if told["mfu_bound"] else "-",
-        f"{told['compile_seconds']:.0f} s",
-        f"{told['host_bytes'] / 2**30:.1f} GiB",
-    )
+    where, remat = (f"`{recipe}`", f"{slices}{told['topology']}", mesh), f"{told['remat']}, {told['vision_remat']}"
+    if "programs" not in told:
+        tokens = f"{told['tokens_per_chip']:,.0f}"
+        host = f"{told['host_bytes'] / 2**30:.1f} GiB"
+        return [line(*where, tokens, remat, memory(told), *work(told), bound(told), seconds(told), host)]
+    return [
+        line(
+            *where,
+            remat,
+            name,
+            memory(program),
+            f"{program['hbm']['beside'] / 2**30:.1f} GiB",
+            *work(program),
+            slowest(program),
+            bound(program) if name == "update" else "-",
+            seconds(program),
+        )
+        for name, program in told["programs"].items()
+    ]
+
+
+def line(*cells: str) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def page(rows: list[str]) -> str:
-    """The whole of docs/slices.md."""
-    return "\n".join([HEADER, f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *rows]) + "\n"
+def memory(told: dict) -> str:
+    """What is taken of a chip's memory, and whether it fits."""
+    used = f"{told['hbm_bytes'] / 2**30:.1f} of {told['hbm_limit'] / 2**30:.1f} GiB, {told['hbm_share']:.0%}"
+    return used + ("" if told["fits"] else ", **does not fit**")
+
+
+def work(told: dict) -> tuple[str, str, str]:
+    """FLOPs, bytes of collectives, and how many times the least they are."""
+    return (
+        f"{told['flops_per_step']:.3g}" if told["flops_per_step"] else "-",
+        f"{told['collective_bytes'] / 1e9:.1f} GB" if told["collective_bytes"] else "-",
+        f"{told['collective_factor']:.2f}" if told["collective_factor"] else "-",
+    )
+
+
+def slowest(told: dict) -> str:
+    """What takes most of a program's time, and how much."""
+    name, found = max(told["bound_seconds"].items(), key=lambda item: item[1])
+    return f"{found:.2f} s ({name})"
+
+
+def bound(told: dict) -> str:
+    """On MFU."""
+    return f"{told['mfu_bound']:.0%}" if told["mfu_bound"] else "-"
+
+
+def seconds(told: dict) -> str:
+    """That the compiler took."""
+    return f"{told['compile_seconds']:.0f} s"
+
+
+def page(rows: Sequence[str]) -> str:
+    """The whole of docs/slices.md, from the rows of both tables."""
+    first = [row for row in rows if row.count("|") == len(COLUMNS) + 1]
+    second = [row for row in rows if row.count("|") == len(RL_COLUMNS) + 1]
+    parts = [HEADER.rstrip("\n"), "", *table(COLUMNS, first)]
+    if second:
+        parts += [RL_HEADER.rstrip("\n"), "", *table(RL_COLUMNS, second)]
+    return "\n".join(parts) + "\n"
+
+
+def table(columns: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """Lines of Markdown."""
+    return [line(*columns), "|---" * len(columns) + "|", *rows]
+
+
+def kept(file: Path | None, recipe: str, topology: str, slices: int) -> list[str]:
+    """The rows that a page has already of a recipe on a slice."""
+    if file is None or not file.exists():
+        return []
+    begin = f"| `{recipe}` | {f'{slices} x ' if slices > 1 else ''}{topology} |"
+    return [found for found in file.read_text().splitlines() if found.startswith(begin)]
 
 
 def main() -> None:
-    """Compiles all, prints the table, and writes it where it is asked to."""
+    """Compiles all, prints the rows, and writes the page where it is asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="takes the page")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="takes the page; rows that are not made stay")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose recipe or topology holds it")
     arguments = parser.parse_args()
-    rows, results = [], []
-    for recipe, topology, slices in RECIPES:
+    rows = {each: kept(arguments.write, *each) for each in RECIPES}
+    results = []
+    for each in RECIPES:
+        recipe, topology, _ = each
         if arguments.only in recipe or arguments.only in topology:
-            told = compile_recipe(recipe, topology, slices)
-            rows.append(row(recipe, told))
+            told = compile_recipe(*each)
+            rows[each] = rows_of(recipe, told)
             results.append(told)
-            print(rows[-1], file=sys.stderr, flush=True)
+            print(*rows[each], sep="\n", file=sys.stderr, flush=True)
             if arguments.write:
-                arguments.write.write_text(page(rows))
+                arguments.write.write_text(page([found for some in rows.values() for found in some]))
     print(json.dumps(results))
 
 

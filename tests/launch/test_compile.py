@@ -8,6 +8,14 @@ import pytest
 from tests.launch.commands import run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[tpu]'")
+SMALL_RL = (
+    "--config=configs/quickstart_rl.py",
+    "--config.compute.dtype=bfloat16",
+    "--config.data.row.patches=128",
+    "--config.model.text.layers=2",
+    "--config.mesh.fsdp=2",
+    "--config.mesh.tensor=2",
+)
 SMALL = ("--config=configs/quickstart.py", "--config.compute.dtype=bfloat16", "--config.data.row.patches=128")
 
 
@@ -25,15 +33,58 @@ def test_a_small_recipe_fits_a_small_slice_and_moves_what_it_must():
     assert 0 < told["mfu_bound"] < 1
 
 
+@pytest.mark.slow
+def test_the_programs_of_a_small_rl_recipe_share_a_small_slice():
+    """Four devices: two parts of the batch, each on two along the tensor axis."""
+    code, output = run(["launch/compile.py", *SMALL_RL, "--topology", "v5e:2x2"])
+    assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
+    programs = told["programs"]
+    assert list(programs) == ["gather", "rollout", "reference", "update"]
+    assert told["fits"]
+    assert told["hbm_bytes"] == max(program["hbm_bytes"] for program in programs.values())
+    assert told["flops_per_step"] == sum(program["flops_per_step"] for program in programs.values())
+    assert 0.8 < programs["update"]["collective_factor"] < 1.3
+    # Four prompts a device: ids of 224 tokens, and 4 slabs of 128 patches; then these with 8 x 160 tokens of answers.
+    pixels = 4 * 128 * (1176 + 8)
+    prompts, group = 4 * (224 * 24 + pixels), 4 * ((224 + 1280) * 24 + pixels + 1280 * 16)
+    # The policy is there three times in float32, the reference in bfloat16, beside whatever does not take them itself.
+    held = {name: program["hbm"]["beside"] for name, program in programs.items()}
+    policy, reference = held["reference"] - prompts, held["update"] - prompts
+    assert policy == pytest.approx(6 * reference, abs=100)
+    assert held["rollout"] == pytest.approx(policy + reference + group, abs=100)
+    assert held["gather"] == pytest.approx(policy * 2 / 3 + reference + group + prompts, abs=100)
+    # Decoder and tables are split over all four devices, the vision tower over the two parts of the batch.
+    assert 2 * told["parameters"] / 4 < reference < 2 * told["parameters"] / 2
+    # The other half of the weights comes from the other part, in bfloat16.
+    assert programs["gather"]["collective_bytes"] == pytest.approx(reference, rel=0.1)
+    # For each of 159 tokens that follow the first: two sums a layer and one of embeddings over the tensor axis.
+    sums = programs["rollout"]["collectives_by_kind"]["all-reduce"]
+    assert 159 * (2 * 2 + 1) <= sums < 159 * (2 * 2 + 1) + 100
+
+
+@pytest.mark.slow
+def test_an_rl_recipe_that_does_not_fit_says_so():
+    """Twenty thousand prompts on a device, 0.6 MB each."""
+    code, output = run(["launch/compile.py", *SMALL_RL, "--topology", "v5e:2x2", "--config.batch=40960"])
+    assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
+    assert not told["fits"]
+    assert not told["programs"]["update"]["fits"]
+    assert told["hbm_share"] > 0.9
+    assert "does not fit" in output
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--topology", "v9:4x4"), "libtpu does not describe it"),
         (("--topology", "v5e:2x2", "--config.batch=6"), "batch is 6; on v5e:2x2 it must be a multiple of 4"),
         (("--topology", "v5e:2x2", "--config.mesh.fsdp=3"), "mesh"),
+        (("--config=configs/quickstart_rl.py", "--topology", "v5e:2x2", "--config.rollout.answers=1"), "answers is 1"),
         ((), "topology"),
     ],
-    ids=["unknown slice", "batch", "mesh", "no slice"],
+    ids=["unknown slice", "batch", "mesh", "no group", "no slice"],
 )
 def test_what_cannot_be_compiled_is_said_in_one_line(more, message):
     code, output = run(["launch/compile.py", *SMALL, *more])

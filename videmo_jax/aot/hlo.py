@@ -18,6 +18,7 @@ _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ({_KINDS})(-start)?\(")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)\}?")
 _WHILE = re.compile(r" while\(.*\bcondition=%([\w.\-]+), body=%([\w.\-]+)")
+_LIMIT = re.compile(r"^\s*%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 _CHAIN = re.compile(r'frontend_attributes=\{[^}]*chain_id="(\d+)"')
 _GOES_ON = re.compile(r" async-(?:update|done)\(")  # they name what async-start has begun
 
@@ -52,8 +53,12 @@ class Collective:
         return self.moved * self.times
 
 
-def collectives(text: str) -> list[Collective]:
+def collectives(text: str, *, open_trips: int | None = None) -> list[Collective]:
     """The collectives of a program, with the trips of the loops around them.
+
+    Args:
+      text: of the program.
+      open_trips: of loops that end when their data say so; None: there are none.
 
     Raises:
       HloError: a loop's trips cannot be read.
@@ -62,7 +67,7 @@ def collectives(text: str) -> list[Collective]:
     entry = re.search(r"^ENTRY %?([\w.\-]+) ", text, re.MULTILINE)
     if entry is None:
         raise HloError("the program's text has no ENTRY")
-    return list(_walk(entry[1], 1, computations))
+    return list(_walk(entry[1], 1, computations, open_trips))
 
 
 def _computations(text: str) -> dict[str, list[str]]:
@@ -79,7 +84,11 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _walk(
-    name: str, times: int, computations: dict[str, list[str]], chains: set[str] | None = None
+    name: str,
+    times: int,
+    computations: dict[str, list[str]],
+    open_trips: int | None,
+    chains: set[str] | None = None,
 ) -> Iterator[Collective]:
     """The collectives below a computation; `chains` are those of the loop around it that were met."""
     chains = set() if chains is None else chains
@@ -94,21 +103,31 @@ def _walk(
             if chain is not None:
                 chains.add(chain[1])
         elif match := _WHILE.search(line):
-            yield from _walk(match[2], times * _trips(computations[match[1]], match[1]), computations)
+            trips = _trips(computations[match[1]], match[1], open_trips)
+            yield from _walk(match[2], times * trips, computations, open_trips)
         elif _GOES_ON.search(line):
             continue
         elif match := _CALLED.search(line):
             for called in re.findall(r"%([\w.\-]+)", match[1]):
                 if called in computations:
-                    yield from _walk(called, times, computations, chains)
+                    yield from _walk(called, times, computations, open_trips, chains)
 
 
-def _trips(condition: list[str], name: str) -> int:
-    """How often a loop runs that counts from 0."""
-    limits = [int(match[1]) for line in condition if (match := re.search(r" s32\[\]\S* constant\((\d+)\)", line))]
-    if len(limits) != 1:
-        raise HloError(f"loop condition {name}: expected one limit to count to, found {limits}")
-    return limits[0]
+def _trips(condition: list[str], name: str, open_trips: int | None) -> int:
+    """How often a loop runs that counts from 0: its condition compares with a number, and that is all of it."""
+    limits = {match[1]: int(match[2]) for line in condition if (match := _LIMIT.match(line))}
+    (root,) = [line for line in condition if line.lstrip().startswith("ROOT ")]
+    compared = [limits[operand] for operand in re.findall(r"%([\w.\-]+)", _operands(root)) if operand in limits]
+    if len(compared) == 1:
+        return compared[0]
+    if open_trips is None:
+        raise HloError(f"loop condition {name}: expected one limit to count to, found {compared}")
+    return open_trips
+
+
+def _operands(line: str) -> str:
+    """What stands in an instruction's parentheses."""
+    return re.sub(r"^.*? [\w\-]+\((.*?)\)(, .*)?$", r"\1", line)
 
 
 def _collective(match: re.Match[str], line: str, times: int, *, scatter: bool) -> Collective:

@@ -83,17 +83,18 @@ class RlPlan:
     held_out: HeldOutPrompts | None
 
 
-def read_rl_settings(config: ConfigDict, workdir: epath.PathLike) -> RlSettings:
+def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool = True) -> RlSettings:
     """Checks all of a config that can be checked without its data.
 
     Args:
       config: of `rl.recipe`.
       workdir: where an endpoint's replies are kept, unless the config says so.
+      runs: False where nothing is trained, and so no checkpoint need be there.
 
     Raises:
       ConfigError, CheckpointError, CurriculumError, RewardError, ValueError: what is wrong and where.
     """
-    if not config.init:
+    if runs and not config.init:
         raise ConfigError("init is empty; RL goes on from a checkpoint of SFT and compares with it: name it in init")
     shared = read_settings(config)
     if shared.model.lora.rank:

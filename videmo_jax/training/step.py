@@ -183,6 +183,7 @@ def make_forward(
         with jax.set_mesh(mesh):
             return compiled(params, batch)
 
+    run.compiled = compiled
     return run
 
 

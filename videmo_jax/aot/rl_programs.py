@@ -1,0 +1,161 @@
+"""The programs of a step of RL on one mesh, each with what the others leave on the chip (`rl.iteration`)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from videmo_jax.aot.least import least_memory_traffic, least_traffic
+from videmo_jax.aot.program import Program, Work, bytes_on_device, compile_program
+from videmo_jax.aot.shapes import on_batch, rows_layout
+from videmo_jax.model.flops import StepFlops, group_step_flops
+from videmo_jax.model.videmo import Rows, abstract_model
+from videmo_jax.rl.iteration import Programs
+from videmo_jax.rl.plan import RlSettings, read_rl_settings
+from videmo_jax.rl.rollout import make_sampler
+from videmo_jax.rl.rows import GroupBatch, with_answers
+from videmo_jax.sharding.chips import Chip
+from videmo_jax.sharding.rules import batch_shards, shard_state, whole_mesh
+from videmo_jax.training.optimizer import make_optimizer
+from videmo_jax.training.state import TrainState, state_layout
+
+# Ids that end answers and ids that are never drawn, as many as the 7B model has of both: a program has them as
+# constants, and neither its memory nor its products depend on which ones they are.
+STOPS, BANNED = (0, 1), tuple(range(2, 421))
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Shapes and places of what a step holds: all that stays on the chip from one of its programs to the next.
+
+    Attributes:
+      state: what is trained.
+      reference: the frozen parameters; None: nothing asks for them.
+      rows: prompts.
+      group: they with their answers.
+    """
+
+    state: TrainState
+    reference: nnx.State | None
+    rows: Rows
+    group: GroupBatch
+
+
+def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ...]:
+    """Gather, rollout, reference and update of a step, compiled one after the other.
+
+    FLOPs and collectives of the rollout are those of answers as long as they may get: a rollout ends sooner when all
+    answers of a device have.
+
+    Args:
+      config: of `rl.recipe`; `init` may be empty.
+      mesh: of the slice.
+      chip: of the mesh.
+
+    Raises:
+      CompileError: a program cannot be compiled.
+      ValueError: the config contradicts itself.
+    """
+    settings = read_rl_settings(config, "", runs=False)
+    shared, decoding, whole = settings.shared, settings.decoding, whole_mesh(mesh)
+    optimizer = make_optimizer(settings.stage.optimizer)
+    programs = Programs(settings, mesh, optimizer)
+    sample = make_sampler(shared.model, mesh, shared.compute.dtype, decoding, STOPS, BANNED)
+    state = state_layout(shared.model, optimizer, mesh, shared.trained)
+    arrays = _arrays(settings, state, config.batch, mesh)
+    weights = _weights(settings, whole)
+    works = _works(settings, arrays, weights, config.batch, mesh)
+    # With one step of staleness the batch before waits for its rewards meanwhile.
+    held = bytes_on_device((state, arrays.reference, arrays.rows, [arrays.group] * (1 + settings.staleness)))
+
+    def compiled(name: str, function: Any, on: Mesh, given: tuple[Any, ...], stays: Any, **how: Any) -> Program:
+        """A program with these arguments, of which some are of what stays anyway."""
+        beside = held - bytes_on_device(stays)
+        return compile_program(name, function, given, on, chip, works[name], beside=beside, **how)
+
+    asked = on_batch(arrays.rows, whole)
+    seeds, rate = (
+        on_batch(jax.ShapeDtypeStruct((config.batch,), jnp.uint32), whole),
+        jax.ShapeDtypeStruct((), "float32"),
+    )
+    drawn = {"open_trips": decoding.max_new_tokens - 1}
+    found = [
+        compiled("gather", programs.gather.compiled, mesh, (state.params,), state.params),
+        compiled("rollout", sample.compiled, whole, (weights, asked, seeds), asked, **drawn),
+    ]
+    if settings.grpo.beta:
+        read = (arrays.reference, arrays.group)
+        found.append(compiled("reference", programs.log_probs.compiled, mesh, read, read))
+    trained = (state, arrays.group)
+    found.append(compiled("update", programs.update.compiled, mesh, (*trained, rate), trained))
+    return tuple(found)
+
+
+def _arrays(settings: RlSettings, state: TrainState, rows: int, mesh: Mesh) -> _Arrays:
+    """What a step of so many prompts holds."""
+    shared, decoding = settings.shared, settings.decoding
+    prompts, drawn = rows_layout(rows, shared.budget, shared.model, mesh), (rows, decoding.answers)
+    tokens, lengths, log_probs = (
+        jax.ShapeDtypeStruct(shape, dtype)
+        for shape, dtype in (
+            ((*drawn, decoding.max_new_tokens), jnp.int32),
+            (drawn, jnp.int32),
+            ((*drawn, decoding.max_new_tokens), jnp.float32),
+        )
+    )
+    group = on_batch(jax.eval_shape(with_answers, prompts, tokens, lengths, log_probs), mesh)
+    wanted = settings.grpo.beta or settings.rewards.caption == "reference"
+    return _Arrays(state, _weights(settings, mesh) if wanted else None, prompts, group)
+
+
+def _weights(settings: RlSettings, mesh: Mesh) -> nnx.State:
+    """Shapes and places of parameters in the dtype of the computation."""
+    params, dtype = nnx.state(abstract_model(settings.shared.model), nnx.Param), settings.shared.compute.dtype
+    return jax.tree.map(
+        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, jnp.dtype(dtype), sharding=sharding),
+        params,
+        shard_state(params, mesh),
+    )
+
+
+def _works(settings: RlSettings, arrays: _Arrays, weights: nnx.State, rows: int, mesh: Mesh) -> dict[str, Work]:
+    """What each program computes; a third of an update's own operations are those of a pass forward.
+
+    The rollout makes that pass token by token, and so it reads weights and caches for every token.
+    """
+    shared, decoding, row = settings.shared, settings.decoding, settings.shared.budget
+    spec, model, params = shared.compute, shared.model, arrays.state.params
+    shape = (rows, row.tokens, decoding.answers, decoding.max_new_tokens, row.slabs, row.patches)
+    flops = group_step_flops(model, *shape, remat=spec.remat, vision_remat=spec.vision_remat)
+    forward, whole = StepFlops(flops.model / 3, flops.model / 3), bytes_on_device(weights)
+    how, length = (spec.on(mesh), spec.microbatches), arrays.group.layout.length
+    decoded = (decoding.max_new_tokens - 1) * _token_traffic(settings, weights, rows, mesh)
+    return {
+        "gather": Work(StepFlops(0.0, 0.0), bytes_on_device(params) + whole),
+        "rollout": Work(forward, whole + decoded),
+        "reference": Work(forward, whole),
+        "update": Work(
+            flops,
+            least_memory_traffic(params, model, mesh, rows, replace(row, tokens=length), *how),
+            least_traffic(params, model, mesh, rows, length, *how),
+        ),
+    }
+
+
+def _token_traffic(settings: RlSettings, weights: nnx.State, rows: int, mesh: Mesh) -> float:
+    """Bytes that a chip must read of its memory for one further token of all answers.
+
+    They are the decoder's weights and the output table, the caches of prompts, and half of the answers' own.
+    """
+    shared, decoding, text = settings.shared, settings.decoding, settings.shared.model.text
+    language = weights["language"]
+    read = bytes_on_device(language)
+    if not text.tied:
+        read -= bytes_on_device(language["embedding"])  # of which a few rows are looked up
+    places = shared.budget.tokens + decoding.answers * decoding.max_new_tokens / 2
+    place = 2 * text.layers * text.kv_heads / mesh.shape["tensor"] * text.head_width
+    return read + rows / batch_shards(mesh) * places * place * jnp.dtype(shared.compute.dtype).itemsize
