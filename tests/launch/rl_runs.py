@@ -31,7 +31,7 @@ def sft_arguments(workdir, data):
 
 
 def rl_arguments(workdir, data, init, *more):
-    """A run of STEPS steps that is saved at each and measured at every other one; four answers to each of four prompts."""
+    """A run of STEPS steps, saved at each, measured at every other one: four answers to each of four prompts."""
     plan = (f"--config.steps={STEPS}", "--config.checkpoint.every=1", "--config.checkpoint.keep=9")
     return train_arguments(
         workdir,
