@@ -31,8 +31,8 @@ def sft_arguments(workdir, data):
 
 
 def rl_arguments(workdir, data, init, *more):
-    """A run of STEPS steps that is saved and measured every other one; four answers to each of four prompts."""
-    plan = (f"--config.steps={STEPS}", "--config.checkpoint.every=2", "--config.checkpoint.keep=9")
+    """A run of STEPS steps, saved at each, measured at every other one: four answers to each of four prompts."""
+    plan = (f"--config.steps={STEPS}", "--config.checkpoint.every=1", "--config.checkpoint.keep=9")
     return train_arguments(
         workdir,
         data,
