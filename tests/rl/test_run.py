@@ -239,7 +239,9 @@ def test_groups_whose_reward_fails_are_left_out_counted_and_listed(trained, tmp_
         assert line["answers"] == 3 * (4 - len(failed))
         for group in failed:
             assert (
-                "CelebV-Text_" in group.file and "nan" in group.failure and all(a.reward is None for a in group.answers)
+                "Emotion-Recognition" in group.file
+                and "nan" in group.failure
+                and all(a.reward is None for a in group.answers)
             )
             assert group.id in (workdir / "samples.txt").read_text()
             assert f"step {group.step}: rewards of {len(failed)} groups failed" in said
