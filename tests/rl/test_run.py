@@ -239,7 +239,9 @@ def test_groups_whose_reward_fails_are_left_out_counted_and_listed(trained, tmp_
         assert line["answers"] == 3 * (4 - len(failed))
         for group in failed:
             assert (
-                "CelebV-Text_" in group.file and "nan" in group.failure and all(a.reward is None for a in group.answers)
+                "Emotion-Recognition" in group.file
+                and "nan" in group.failure
+                and all(a.reward is None for a in group.answers)
             )
             assert group.id in (workdir / "samples.txt").read_text()
             assert f"step {group.step}: rewards of {len(failed)} groups failed" in said
@@ -295,13 +297,15 @@ def test_clips_that_cannot_be_read_are_listed_and_the_run_goes_on(damaged, train
     assert f"{left_out} held-out prompts were left out; the first" in said
 
 
-def test_a_batch_without_a_single_prompt_changes_nothing(damaged, trained, policy, tmp_path):
+def test_a_batch_without_a_single_prompt_changes_nothing(trained, policy, tmp_path):
+    """That a prompt does not fit is seen when its row is built."""
     workdir = tmp_path / "run"
-    more = {"data__include": ("MEAD_Head-Pose*",), "data__max_skipped_share": 1.0, "steps": 1}
-    trained(workdir, data__root=str(damaged), **more)
+    trained(workdir, data__row__tokens=24, data__max_skipped_share=1.0, steps=1)
     (line,) = steps_of(workdir)
     assert line["answers"] == 0 and line["length"] == 0 and "reward" not in line
     assert apart(workdir, policy) == 0
+    reasons = [json.loads(each)["reason"] for each in (workdir / "skipped.jsonl").open()]
+    assert len(reasons) >= 4 and all("its prompt needs" in reason for reason in reasons)
 
 
 def test_records_are_as_good_as_the_folder_that_they_were_made_of(synthetic, trained, tmp_path):
@@ -310,7 +314,7 @@ def test_records_are_as_good_as_the_folder_that_they_were_made_of(synthetic, tra
     trained(workdir, data__root=str(records), steps=1, held_out__samples=1)
     (line,) = steps_of(workdir)
     assert line["failed_groups"] == 0 and line["log_prob_gap"] < 1e-4 and line["answers"] == 12
-    assert {"held_out/caption", "held_out/tree"} <= read_metrics(workdir)[0].keys()
+    assert {"held_out/own", "held_out/tree"} <= read_metrics(workdir)[0].keys()
     texts = [
         sample["messages"]
         for file in synthetic.glob("jsons/train/**/*.json")
@@ -342,7 +346,7 @@ def with_own(synthetic, tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "own"
     shutil.copytree(synthetic, root)
     folder = root / "jsons/train/attribute/full"
-    shutil.copy(folder / "MEAD_ID.json", folder / "Mine.json")
+    (folder / "Mine.json").write_text((folder / "MEAD_ID.json").read_text().replace("<video>", "<video>Look. "))
     return root
 
 
