@@ -33,10 +33,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     else:
         config.batch, config.data.row.tokens, config.data.row.slabs = 8, 224, 4
         config.steps = 80
-        config.optimizer.learning_rate = 1e-4
+        config.stages.rl.weights = (("caption_*", 2.0),)
+        config.optimizer.learning_rate = 1.5e-4
         config.rollout.max_new_tokens = 160
         config.log.every = 2
-        config.held_out.samples = 96
+        config.held_out.samples, config.held_out.answers = 64, 4
         config.held_out.every = 40
     return config
 

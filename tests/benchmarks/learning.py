@@ -9,8 +9,8 @@ Arms, each from the same SFT checkpoint with the same prompts held out:
 - no_tree: no prompt of the tree branch is trained on (fine-grained captions weigh 0); rules and short captions are.
 - overlap: fine-grained captions are rewarded by the embedded overlap score in place of the tree.
 
-Compared are greedy answers to prompts of the test split, before the first step and after the last one (what a run
-leaves in held_out/). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100,
+Compared are answers to prompts of the test split, drawn as in training, before the first step and after the last one
+(what a run leaves in held_out/; 4 to each, whose mean is the prompt's score). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100,
 their mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles
 of 10,000 resamples of the prompts. The last line is one JSON object; OUT/curves.html has the curves.
 """
@@ -36,7 +36,7 @@ from videmo_jax.tasks.taxonomy import task_of
 ROOT = Path(__file__).parents[2]
 ARMS = {
     "tree": (),
-    "no_tree": ("--config.stages.rl.weights=(('caption_*', 0.0),)",),
+    "no_tree": ("--config.stages.rl.weights=(('caption_*',0.0),)",),
     "overlap": ("--config.rewards.tree=False",),
 }
 SIX = ("relevance", "fluency", "accuracy", "adherence", "label_overlap", "clue_overlap")
@@ -63,23 +63,24 @@ def train(sft: Path, out: Path, arm: str, seed: int, more: Sequence[str]) -> Non
 
 
 def scores(path: Path) -> dict[str, dict[str, float]]:
-    """Of each held-out prompt what its answer scores, by name of the score."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    """Of each held-out prompt what its answers score, by name of the score."""
     found: dict[str, dict[str, float]] = {}
-    fine, asked = [], []
-    for line in lines:
-        file = line["id"].partition("#")[0]
+    for line in map(json.loads, path.read_text().splitlines()):
+        id, truth, answers = line["id"], line["truth"], line["answers"]
+        file = id.partition("#")[0]
         task = task_of(file)
-        if task.reward == "tree":
-            fine.append(line)
-            asked.append(Asked(line["id"], file, task, "", line["truth"]))
-        else:
-            found[line["id"]] = {task.reward: line["reward"]}
-    rewards = Rewards(RewardSpec())(asked, [[line["answer"]] for line in fine]).rewards[:, 0]
-    questions = [Question("six", line["id"], "", "", line["truth"], line["answer"]) for line in fine]
-    for line, reward, question, reply in zip(fine, rewards, questions, RuleJudge().judge(questions), strict=True):
-        six = dict(zip(SIX, read_reply(question, reply, "strict").values, strict=True))
-        found[line["id"]] = {"tree": float(reward), **six, "six": float(np.mean(list(six.values())))}
+        if task.reward != "tree":
+            found[id] = {task.reward: float(np.mean(line["rewards"]))}
+            continue
+        asked = Asked(id, file, task, "", truth)
+        rewards = Rewards(RewardSpec())([asked], [answers]).rewards[0]
+        questions = [Question("six", id, "", "", truth, answer) for answer in answers]
+        replies = RuleJudge().judge(questions)
+        read = [
+            read_reply(question, reply, "strict").values for question, reply in zip(questions, replies, strict=True)
+        ]
+        six = dict(zip(SIX, np.mean(read, axis=0).tolist(), strict=True))
+        found[id] = {"tree": float(rewards.mean()), **six, "six": float(np.mean(list(six.values())))}
     return found
 
 

@@ -1,8 +1,9 @@
-"""Rewards of greedy answers to prompts that are not trained on: how far the policy is."""
+"""Rewards of answers to prompts that are not trained on: how far the policy is."""
 
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from videmo_jax.data.pipeline import to_devices
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.iteration import Programs, Reward
-from videmo_jax.rl.plan import HeldOutPrompts
+from videmo_jax.rl.plan import HELD_OUT_SEED, HeldOutPrompts
 from videmo_jax.rl.prompts import PromptBatch, chosen
 from videmo_jax.rl.reward_spec import BRANCHES
+from videmo_jax.rl.rollout import prompt_seeds
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sharding.rules import batch_part
 
@@ -23,7 +25,7 @@ Line = dict[str, object]
 
 
 class HeldOutRewards:
-    """Measures the policy; each time the same prompts, each answered greedily."""
+    """Measures the policy; each time the same prompts, drawn with the same random numbers or greedily."""
 
     def __init__(
         self,
@@ -44,7 +46,9 @@ class HeldOutRewards:
         """
         self._prompts, self._programs, self._rewards, self._batch = prompts, programs, rewards, batch
         self._say = say
-        self._sample = programs.sampler(Decoding(programs.settings.decoding.max_new_tokens))
+        decoding = programs.settings.decoding
+        drawn = replace(decoding, answers=prompts.answers) if prompts.answers else Decoding(decoding.max_new_tokens)
+        self._sample = programs.sampler(drawn)
 
     def __call__(self, params: nnx.State, step: int, folder: Path | None) -> dict[str, float]:
         """The mean reward of each branch, `held_out/BRANCH`, and the mean length, `held_out/length`.
@@ -61,12 +65,16 @@ class HeldOutRewards:
         skips = SkipLog(None, total=len(self._prompts.numbers), max_share=1)
         weights, lines = self._programs.gather(params), []
         found: dict[str, list[np.ndarray]] = defaultdict(list)
-        for batch, left_out in chosen(self._prompts.make, self._prompts.numbers, self._batch, host, hosts):
+        for number, (batch, left_out) in enumerate(
+            chosen(self._prompts.make, self._prompts.numbers, self._batch, host, hosts)
+        ):
             for id, reason in left_out:
                 skips.add(id, reason)
             rows = to_devices(batch.rows, mesh)
-            seeds = to_devices(np.zeros(len(batch.prompts), np.uint32), mesh)
-            answered = self._programs.answered(batch, self._sample(weights, rows, seeds))
+            share = len(batch.prompts)
+            seeds = prompt_seeds(HELD_OUT_SEED, number, share * hosts)[host * share : (host + 1) * share]
+            drawn = self._sample(weights, rows, to_devices(seeds, mesh))
+            answered = self._programs.answered(batch, drawn)
             told, more = self._rewarded(batch, answered)
             lines += more
             for name, values in self._programs.on_every_host(told).items():
@@ -92,22 +100,22 @@ class HeldOutRewards:
         """Of each row the reward (NaN: there is none), the branch and the length; and what to write of them."""
         asked = [batch.prompts[row].asked for row in answered.asked]
         found = self._rewards(asked, [answered.texts[row] for row in answered.asked]).result()
-        rewards = answered.all_rewards(found)[:, 0]
+        rewards = answered.all_rewards(found)
         names = branch_names(batch.prompts, found)
         lines = [
             {
                 "id": batch.prompts[row].asked.id,
                 "branch": names[row],
-                "reward": None if np.isnan(rewards[row]) else float(rewards[row]),
-                "answer": answered.texts[row][0],
+                "rewards": [None if np.isnan(value) else float(value) for value in rewards[row]],
+                "answers": answered.texts[row],
                 "truth": batch.prompts[row].asked.truth,
             }
             for row in answered.asked
         ]
         told = {
-            "reward": rewards.astype(np.float32),
+            "reward": rewards.mean(axis=1, dtype=np.float64).astype(np.float32),
             "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
-            "length": answered.lengths[:, 0].astype(np.int32),
+            "length": answered.lengths.mean(axis=1, dtype=np.float32),
         }
         return told, lines
 

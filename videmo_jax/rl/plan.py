@@ -59,15 +59,17 @@ class RlSettings:
 
 @dataclass(frozen=True)
 class HeldOutPrompts:
-    """Prompts whose greedy answers are rewarded now and then.
+    """Prompts whose answers are rewarded now and then.
 
     Attributes:
       make: builds their rows.
       numbers: of the samples.
+      answers: to each, drawn as in the rollout; 0: one, greedily.
     """
 
     make: PromptMaker
     numbers: tuple[int, ...]
+    answers: int
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,9 @@ def _held_out(
         numbers += sorted(there[at] for at in order[: spec.samples])
     said = ", ".join(f"{min(len(there), spec.samples)} {branch}" for branch, there in sorted(branches.items()))
     console.print(f"held out: prompts of {said or 'no branch'}")
-    return HeldOutPrompts(replace(make, source=source, leave_out=frozenset()), tuple(numbers)) if numbers else None
+    if not numbers:
+        return None
+    return HeldOutPrompts(replace(make, source=source, leave_out=frozenset()), tuple(numbers), spec.answers)
 
 
 def _branch(file: str, config: ConfigDict, shared: Settings) -> str | None:

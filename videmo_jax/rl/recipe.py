@@ -29,8 +29,9 @@ def rl_recipe(model: str) -> ConfigDict:
     del config.data["pack"], config.data["instructions"]
     config.update(
         {
-            "held_out": {  # rewards of greedy answers to prompts of another split
+            "held_out": {  # rewards of answers to prompts of another split
                 "samples": 32,  # of each reward branch; 0: none
+                "answers": 0,  # to each, drawn as in the rollout; 0: one, greedily
                 "split": "test",
                 "every": 50,  # steps; also before the first and after the last one
             },
