@@ -10,9 +10,10 @@ Arms, each from the same SFT checkpoint with the same prompts held out:
 - overlap: fine-grained captions are rewarded by the embedded overlap score in place of the tree.
 
 Compared are answers to prompts of the test split, drawn as in training, before the first step and after the last one
-(what a run leaves in held_out/; 4 to each, whose mean is the prompt's score). Of fine-grained captions: the tree reward and the six scores of the embedded judge (0 to 100,
-their mean is `six`); of closed tasks the rule reward. A prompt's gain is the mean over seeds; intervals are percentiles
-of 10,000 resamples of the prompts. The last line is one JSON object; OUT/curves.html has the curves.
+(what a run leaves in held_out/; 4 to each, whose mean is the prompt's score). Of fine-grained captions: the tree reward
+and the six scores of the embedded judge (0 to 100, their mean is `six`); of closed tasks the rule reward. A prompt's
+gain is the mean over seeds; intervals are percentiles of 10,000 resamples of the prompts. The last line is one JSON
+object; OUT/curves.html has the curves.
 """
 
 import argparse
