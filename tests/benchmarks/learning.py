@@ -107,17 +107,23 @@ def interval(values: np.ndarray) -> dict[str, float]:
 
 
 def curves(out: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
-    """Held-out rewards and training rewards by step, a chart for each arm and seed."""
+    """Means over seeds by step: of held-out prompts, and of training over the last ten logged steps."""
     charts = []
-    for arm in arms:
-        for seed in seeds:
-            lines = [json.loads(each) for each in (out / f"{arm}-{seed}/metrics.jsonl").read_text().splitlines()]
-            for name in ("held_out/tree", "reward/tree", "held_out/caption", "held_out/rule", "kl", "length"):
-                points = [(line["step"], line[name]) for line in lines if name in line]
-                if points:
-                    xs, ys = zip(*points, strict=True)
-                    charts.append(line_chart(xs, ys, title=f"{arm}, seed {seed}: {name}", x_label="step"))
-    (out / "curves.html").write_text(page("What RL teaches", f"<main>{''.join(charts)}</main>"))
+    for name in ("held_out/tree", "held_out/caption", "held_out/rule", "reward/tree", "kl", "length"):
+        for arm in arms:
+            by_step: dict[int, list[float]] = {}
+            for seed in seeds:
+                for line in map(json.loads, (out / f"{arm}-{seed}/metrics.jsonl").read_text().splitlines()):
+                    if name in line:
+                        by_step.setdefault(line["step"], []).append(line[name])
+            steps = sorted(by_step)
+            values = [float(np.mean(by_step[step])) for step in steps]
+            if steps and not name.startswith("held_out"):
+                values = [float(np.mean(values[max(at - 9, 0) : at + 1])) for at in range(len(values))]
+            if steps:
+                charts.append(line_chart(steps, values, title=f"{arm}: {name}", x_label="step"))
+    title = f"What RL teaches: means of {len(seeds)} seeds"
+    (out / "curves.html").write_text(page(title, f"<main>{''.join(charts)}</main>"))
 
 
 def main() -> None:
