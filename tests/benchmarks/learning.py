@@ -2,18 +2,18 @@
 
   python launch/train.py --config configs/quickstart_rl.py:sft --workdir runs/faces
   python -m tests.benchmarks.learning --sft runs/faces --out runs/learning       # trains what is not there, then tells
-  python -m tests.benchmarks.learning --sft runs/faces --out runs/learning --only tell
+  python -m tests.benchmarks.learning --sft runs/faces --out runs/learning --only measure tell
 
 Arms, each from the same SFT checkpoint with the same prompts held out:
 - tree: configs/quickstart_rl.py.
 - no_tree: no prompt of the tree branch is trained on (fine-grained captions weigh 0); rules and short captions are.
 - overlap: fine-grained captions are rewarded by the embedded overlap score in place of the tree.
 
-Compared are answers to prompts of the test split, drawn as in training, before the first step and after the last one
-(what a run leaves in held_out/; 4 to each, whose mean is the prompt's score). Of fine-grained captions: the tree reward
-and the six scores of the embedded judge (0 to 100, their mean is `six`); of closed tasks the rule reward. A prompt's
-gain is the mean over seeds; intervals are percentiles of 10,000 resamples of the prompts. The last line is one JSON
-object; OUT/curves.html has the curves.
+Compared are answers to all prompts of the test split, drawn as in training, of the SFT checkpoint and of the last one
+of each run: 4 to each prompt, with the same random numbers, whose mean is the prompt's score. Of fine-grained captions:
+the tree reward and the six scores of the embedded judge (0 to 100, their mean is `six`); of closed tasks the rule
+reward. A prompt's gain is the mean over seeds; intervals are percentiles of 10,000 resamples of the prompts. The last
+line is one JSON object; OUT/curves.html has the curves of the runs.
 """
 
 import argparse
@@ -22,17 +22,26 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+from rich.console import Console
 
+from configs.quickstart_rl import get_config
 from videmo_jax.evaluation.judging import Question
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import read_reply
 from videmo_jax.reports.figures import line_chart
 from videmo_jax.reports.page import page
+from videmo_jax.rl.held_out import FOLDER, HeldOutRewards
+from videmo_jax.rl.iteration import Programs
+from videmo_jax.rl.plan import make_rl_plan, read_rl_settings
 from videmo_jax.rl.reward_spec import Asked, RewardSpec
 from videmo_jax.rl.rewards import Rewards
 from videmo_jax.tasks.taxonomy import task_of
+from videmo_jax.training.optimizer import make_optimizer
+from videmo_jax.training.session import mesh_of
+from videmo_jax.training.state import initial_params
 
 ROOT = Path(__file__).parents[2]
 ARMS = {
@@ -63,6 +72,32 @@ def train(sft: Path, out: Path, arm: str, seed: int, more: Sequence[str]) -> Non
         subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
 
 
+def measure(sft: Path, out: Path, name: str) -> Path:
+    """The answers of the SFT checkpoint («sft») or of a run to all prompts that are held out, unless they are there."""
+    path = out / "measured" / name / FOLDER / "000000.jsonl"
+    if path.exists():
+        return path
+    folder, checkpoint = path.parents[1], sft if name == "sft" else out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = get_config()
+    config.init, config.data.root = str(checkpoint), str(sft / "emo_cfg_synthetic")
+    config.held_out.samples = sys.maxsize
+    settings, console = read_rl_settings(config, folder), Console(quiet=True)
+    plan, mesh = make_rl_plan(config, settings, folder, console), mesh_of(config)
+    rewards = Rewards(settings.rewards)
+    programs = Programs(settings, mesh, make_optimizer(settings.stage.optimizer))
+    held_out = HeldOutRewards(
+        plan.held_out,
+        programs,
+        lambda asked, answers: SimpleNamespace(result=lambda: rewards(asked, answers)),
+        config.batch,
+        print,
+    )
+    params = initial_params(settings.shared.model, mesh, seed=0, checkpoint=checkpoint)
+    print(name, held_out(params, 0, folder), flush=True)
+    return path
+
+
 def scores(path: Path) -> dict[str, dict[str, float]]:
     """Of each held-out prompt what its answers score, by name of the score."""
     found: dict[str, dict[str, float]] = {}
@@ -85,17 +120,15 @@ def scores(path: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def gains(out: Path, arm: str, seeds: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def gains(sft: Path, out: Path, arm: str, seeds: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """By score: how much each held-out prompt gained, mean over seeds, in the order of ids; and what it had."""
-    per_seed, before = [], {}
-    for seed in seeds:
-        files = sorted((out / f"{arm}-{seed}" / "held_out").glob("*.jsonl"))
-        start, end = scores(files[0]), scores(files[-1])
-        names = sorted({name for values in start.values() for name in values})
-        ids = {name: sorted(id for id, values in start.items() if name in values) for name in names}
-        per_seed.append({n: np.array([end[id][n] - start[id][n] for id in ids[n]]) for n in names})
-        before = {n: np.array([start[id][n] for id in ids[n]]) for n in names}
-    return {name: np.mean([gain[name] for gain in per_seed], axis=0) for name in per_seed[0]}, before
+    start = scores(measure(sft, out, "sft"))
+    names = sorted({name for values in start.values() for name in values})
+    ids = {name: sorted(id for id, values in start.items() if name in values) for name in names}
+    before = {name: np.array([start[id][name] for id in ids[name]]) for name in names}
+    after = [scores(measure(sft, out, f"{arm}-{seed}")) for seed in seeds]
+    mean = {name: np.mean([[end[id][name] for id in ids[name]] for end in after], axis=0) for name in names}
+    return {name: mean[name] - before[name] for name in names}, before
 
 
 def interval(values: np.ndarray) -> dict[str, float]:
@@ -132,17 +165,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="takes the runs")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--only", choices=["train", "tell"], help="one half")
+    parser.add_argument("--only", nargs="+", default=["train", "measure", "tell"], help="some of these three")
     parser.add_argument("more", nargs="*", help="further flags of launch/train.py, after --")
     given = parser.parse_args()
     sft, out = given.sft.resolve(), given.out.resolve()
-    if given.only != "tell":
-        for seed in given.seeds:
-            for arm in given.arms:
-                train(sft, out, arm, seed, given.more)
-    if given.only == "train":
+    runs = [(arm, seed) for seed in given.seeds for arm in given.arms]
+    if "train" in given.only:
+        for arm, seed in runs:
+            train(sft, out, arm, seed, given.more)
+    if "measure" in given.only:
+        for name in ("sft", *(f"{arm}-{seed}" for arm, seed in runs)):
+            measure(sft, out, name)
+    if "tell" not in given.only:
         return
-    found = {arm: gains(out, arm, given.seeds) for arm in given.arms}
+    found = {arm: gains(sft, out, arm, given.seeds) for arm in given.arms}
     told = {arm: {name: interval(values) for name, values in gain.items()} for arm, (gain, _) in found.items()}
     before = {name: float(values.mean()) for name, values in next(iter(found.values()))[1].items()}
     less = {}
