@@ -105,9 +105,10 @@ def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache
     assert (digest(finished), written(finished), (finished / "metrics.jsonl").read_bytes()) == before
 
 
-# Where, and in which step, each start is killed (tests/launch/killed.py), by worker processes of the rewards.
+# Where, and in which step, each start is killed (tests/launch/killed.py), by worker processes of the rewards. It is the
+# fifth batch that holds a question with a reward of the user's own.
 KILLS = {
-    0: (("rollout", 2), ("rollout-sent", 3), ("own", 3), ("update", 4), ("update-sent", 5)),
+    0: (("rollout", 2), ("rollout-sent", 3), ("reward", 3), ("update", 4), ("own", 5), ("update-sent", 5)),
     2: (("reward-sent", 3), ("update-sent", 5)),
 }
 
