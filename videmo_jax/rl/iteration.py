@@ -135,7 +135,7 @@ class Iteration:
         Args:
           programs: of the devices.
           rewards: computes them.
-          feed: of prompts: those of the step after the next are asked of it.
+          feed: of prompts: with staleness those of the next step are asked of it.
           seed: of the run.
           first, last: steps that are done, and the last one.
           reference: frozen parameters, as they are trained but for the dtype; None where there is no KL term.
@@ -172,9 +172,9 @@ class Iteration:
 
     def _launched(self, batch: PromptBatch, params: nnx.State, step: int) -> Answers:
         """Answers that the devices are at."""
-        hosts_part, hosts = batch_part(self._programs.mesh)
+        host, hosts = batch_part(self._programs.mesh)
         share = len(batch.prompts)
-        seeds = prompt_seeds(self._seed, step, share * hosts)[hosts_part * share : (hosts_part + 1) * share]
+        seeds = prompt_seeds(self._seed, step, share * hosts)[host * share : (host + 1) * share]
         weights = self._programs.gather(params)
         return self._programs.sample(weights, batch.rows, to_devices(seeds, self._programs.mesh))
 
