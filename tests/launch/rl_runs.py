@@ -6,13 +6,14 @@ import json
 import jax
 import numpy as np
 
-from tests.launch.commands import SMALL_MODEL, train_arguments
+from tests.launch.commands import ROOT, SMALL_MODEL, train_arguments
 from videmo_jax.rl.sample_log import LINES, TEXT
 from videmo_jax.training.checkpoint import restore_params
 
 STEPS = 6
 # What depends on the clock, and what the thread that reads ahead may have met already.
 OF_THE_CLOCK = ("seconds", "per_second", "goodput", "data_wait", "skipped")
+REWARDS = {"PYTHONPATH": str(ROOT)}  # where rewards of one's own are found: they lie in the tests
 
 
 def sft_arguments(workdir, data):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.launch.commands import run
 from tests.launch.restored import restored_hash
-from tests.launch.rl_runs import STEPS, digest, lines_of, rl_arguments, steps_of, timeless, written
+from tests.launch.rl_runs import REWARDS, STEPS, digest, lines_of, rl_arguments, steps_of, timeless, written
 from videmo_jax.evaluation.answerer import identity
 from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.sharding.rules import make_mesh
@@ -24,6 +24,7 @@ def cache(tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         "JAX_NUM_CPU_DEVICES": "1",
+        **REWARDS,
     }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.launch.commands import run, run_pair
-from tests.launch.rl_runs import lines_of, rl_arguments, timeless
+from tests.launch.rl_runs import REWARDS, lines_of, rl_arguments, timeless
 from tests.launch.test_pod import QUICK
 from videmo_jax.training.checkpoint import restore_params
 
@@ -41,7 +41,7 @@ def one(arguments, tmp_path_factory):
 
 def alone(arguments, workdir, devices, *mesh):
     """A run of one process."""
-    code, output = run(arguments(workdir, *mesh), JAX_NUM_CPU_DEVICES=devices, **QUICK)
+    code, output = run(arguments(workdir, *mesh), JAX_NUM_CPU_DEVICES=devices, **QUICK, **REWARDS)
     assert code == 0, output
     return workdir
 
@@ -73,6 +73,6 @@ def test_eight_devices_give_the_updates_of_one(one, arguments, after_sft, tmp_pa
 
 @pytest.mark.parametrize("layout", PAIRS)
 def test_two_processes_give_the_updates_of_one_device(layout, one, arguments, after_sft, tmp_path):
-    first, second = run_pair(arguments(tmp_path / "run", *PAIRS[layout]), tmp_path, **QUICK)
+    first, second = run_pair(arguments(tmp_path / "run", *PAIRS[layout]), tmp_path, **QUICK, **REWARDS)
     assert f"step {UPDATES}/{UPDATES}" in first and f"/{UPDATES}  loss" not in second
     same_updates(tmp_path / "run", one, after_sft)
