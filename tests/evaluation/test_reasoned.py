@@ -82,12 +82,13 @@ def test_an_evaluation_with_reasoning_goes_on_and_keeps_its_trees(checkpoint, an
         runner.evaluate(checkpoint, dataset, tmp_path / "run", replace(how, reasoning=None))
 
 
-def test_the_command_says_how_to_reason():
+def test_the_command_says_how_to_reason(capsys):
     flags = ["--checkpoint", "x", "--data", "y", "--out", "z", "--max-new-tokens", "900"]
     assert command.reasoning_of(command.parse(flags)) is None
     search = command.reasoning_of(command.parse([*flags, "--reasoning", "4", "--scorer", "mbr+yes"]))
     assert (search.candidates, search.temperature, str(search.scorer)) == (4, 0.9, "mbr+yes")
     assert (search.max_new_tokens, search.last.max_new_tokens) == (512, 900)
     assert command.reasoning_of(command.parse([*flags, "--reasoning", "1"])).temperature == 0
-    with pytest.raises(ValueError, match="decoding"):
-        command.reasoning_of(command.parse([*flags, "--reasoning", "0"]))
+    with pytest.raises(SystemExit):
+        command.parse([*flags, "--reasoning", "0"])
+    assert "--reasoning: '0' is no whole number from 1 on" in capsys.readouterr().err
