@@ -13,6 +13,7 @@ from videmo_jax.training.checkpoint import restore_params
 STEPS = 6
 # What depends on the clock, and what the thread that reads ahead may have met already.
 OF_THE_CLOCK = ("seconds", "per_second", "goodput", "data_wait", "skipped")
+HEADS = "--config.model.text.heads=2"  # of 32, so that the model has a place in Qwen2.5-VL's config.json
 REWARDS = {"PYTHONPATH": str(ROOT)}  # where rewards of one's own are found: they lie in the tests
 
 
@@ -28,6 +29,7 @@ def sft_arguments(workdir, data):
         "--config.steps=60",
         "--config.optimizer.learning_rate=1e-2",
         *SMALL_MODEL,
+        HEADS,
     ]
 
 
@@ -39,6 +41,7 @@ def rl_arguments(workdir, data, init, *more):
         data,
         f"--config.init={init}",
         *plan,
+        HEADS,
         "--config.log.every=1",
         "--config.held_out.samples=2",
         "--config.held_out.every=2",
