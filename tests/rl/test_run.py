@@ -44,6 +44,7 @@ OPTIONS = {
     "checkpoint.keep": 9,
     "log.every": 1,
     "log.samples": 4,
+    "stages.rl.weights": (),
     "held_out.samples": 0,
     "rollout.answers": 3,
     "rollout.max_new_tokens": 12,
@@ -228,7 +229,7 @@ def test_workers_give_the_same_run(trained, plain, tmp_path):
 def test_groups_whose_reward_fails_are_left_out_counted_and_listed(trained, tmp_path):
     """Those of a file fail, all others count; where all fail, nothing changes, and the run goes on."""
     workdir = tmp_path / "some"
-    own = (("*Emotion-Recognition*", f"{OWN}:not_a_number"), ("[!c]*", f"{OWN}:share_of_a"))
+    own = (("[D-M]*", f"{OWN}:not_a_number"), ("[!c]*", f"{OWN}:share_of_a"))  # DFEW, MAFW, MEAD, MER2023
     said = trained(workdir, rewards__own=own)
     lines, groups = steps_of(workdir), list(read_samples(workdir))
     assert [line["step"] for line in lines] == [1, 2, 3] and {group.step for group in groups} == {1, 2, 3}
@@ -238,11 +239,8 @@ def test_groups_whose_reward_fails_are_left_out_counted_and_listed(trained, tmp_
         assert len(failed) == line["failed_groups"] == line.get("failed_groups/own", 0)
         assert line["answers"] == 3 * (4 - len(failed))
         for group in failed:
-            assert (
-                "Emotion-Recognition" in group.file
-                and "nan" in group.failure
-                and all(a.reward is None for a in group.answers)
-            )
+            assert "D" <= group.file.rpartition("/")[2] < "N" and "nan" in group.failure
+            assert all(answer.reward is None for answer in group.answers)
             assert group.id in (workdir / "samples.txt").read_text()
             assert f"step {group.step}: rewards of {len(failed)} groups failed" in said
 
