@@ -110,10 +110,20 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
     )
     if decoding.answers < 2:
         raise ConfigError(f"rollout.answers is {decoding.answers}; a group needs 2 or more to be compared")
+    if not rollout.temperature > 0:
+        raise ConfigError(
+            f"rollout.temperature is {rollout.temperature}; it must be above 0: greedy answers are all alike"
+        )
     if rollout.staleness not in (0, 1) or grpo.updates < 1 or config.rewards.workers < 0:
         raise ConfigError(
             f"rollout.staleness is {rollout.staleness}, grpo.updates {grpo.updates}, rewards.workers "
             f"{config.rewards.workers}; they must be 0 or 1, at least 1, at least 0"
+        )
+    held_out = config.held_out
+    if held_out.every < 1 or min(held_out.samples, held_out.answers, config.log.samples) < 0:
+        raise ConfigError(
+            f"held_out.every is {held_out.every}, held_out.samples {held_out.samples}, held_out.answers "
+            f"{held_out.answers}, log.samples {config.log.samples}; the first must be at least 1, the others at least 0"
         )
     longest = shared.budget.tokens + decoding.max_new_tokens
     if longest > shared.model.text.max_positions:
