@@ -77,15 +77,24 @@ def test_node_costs_by_hand():
     truth = parse_caption("A woman with brown hair smiles. She is happy.")
     text = "<think>hm</think> A woman with blonde hair smiles. She wears a red hat."
     costs = node_costs(text, truth, COSTS)
-    # Another hair, a hat too many, and happiness missing, which no words stand for.
-    assert [(text[start:end], cost) for start, end, cost in costs] == [("blonde hair", 1), ("red hat", 1), (text, 1)]
-    assert node_costs("A woman with brown hair smiles. She is happy.", truth, COSTS) == []
-    assert node_costs("", truth, COSTS) == [(0, 0, 5.0)]
+    # Right: the person, the woman, the smile. Another hair costs what it saves, a hat is too many; that happiness is
+    # missing costs what it does in silence.
+    assert [(text[start:end], cost) for start, end, cost in costs] == [
+        ("woman", -1), ("woman with blonde hair smiles. She wears a red hat", -1), ("smiles", -1), ("red hat", 1),
+    ]  # fmt: skip
+    text = "A woman with brown hair smiles. She is happy."
+    assert sum(cost for *_, cost in node_costs(text, truth, COSTS)) == -tree_edit_distance(truth, from_text(""), COSTS)
+    assert node_costs("", truth, COSTS) == node_costs("A plain wall.", truth, COSTS) == []
     # Somebody too many is told of by all that is said of them.
     text = "A woman with brown hair smiles. She is happy. A man frowns."
-    assert [(text[start:end], cost) for start, end, cost in node_costs(text, truth, COSTS)] == [
-        ("man", 1), ("man frowns", 1), ("frowns", 1),
-    ]  # fmt: skip
+    wrong = [(text[start:end], cost) for start, end, cost in node_costs(text, truth, COSTS) if cost > 0]
+    assert wrong == [("man", 1), ("man frowns", 1), ("frowns", 1)]
+    # Half a substitution saves half a deletion; weights and factors are those of the distance.
+    near = "A woman with brown hair smiles. She is mildly happy."
+    dear = Costs(similarity=similarity, within="level", emotion=3.0, delete=2.0)
+    (apart,) = {tree_edit_distance(truth, parse_caption(near), dear)}
+    happy = [cost for start, end, cost in node_costs(near, truth, dear) if "happy" in near[start:end]]
+    assert 0 < apart < 6 and min(happy) == apart - 6.0
 
 
 @settings(max_examples=150, deadline=None)
@@ -94,17 +103,18 @@ def test_node_costs_by_hand():
     st.sampled_from(CAPTIONS),
     st.sampled_from(["{}", "<think>x</think> {}", "a<think>b</think>c {}", "<answer>{}</answer>"]),
 )
-def test_all_costs_add_up_to_the_distance(text, truth, form):
+def test_all_costs_add_up_to_the_distance_less_that_of_silence(text, truth, form):
     from videmo_jax.tasks.answers import final_answer
 
     answer, tree = form.format(text), parse_caption(truth)
     spans = node_costs(answer, tree, COSTS)
     distance = tree_edit_distance(tree, read_tree(final_answer(answer)), COSTS)
-    assert math.fsum(cost for *_, cost in spans) == pytest.approx(distance, abs=1e-9)
-    assert all(0 <= start <= end <= len(answer) and cost > 0 for start, end, cost in spans)
+    over_silence = distance - tree_edit_distance(tree, parse_caption(""), COSTS)
+    assert math.fsum(cost for *_, cost in spans) == pytest.approx(over_silence, abs=1e-9)
+    assert all(0 <= start <= end <= len(answer) and cost for start, end, cost in spans)
     offsets = [(at, min(at + 3, len(answer))) for at in range(0, len(answer), 3)] + [(len(answer), len(answer))]
     credit = token_credit(answer, offsets, spans)
-    assert credit.sum() == pytest.approx(distance, abs=1e-9) and (credit >= 0).all()
+    assert credit.sum() == pytest.approx(over_silence, abs=1e-9)
     advantages = spread_advantage(0.7, credit)
     assert advantages.mean() == pytest.approx(0.7, abs=1e-6 * (1 + distance))
 
@@ -120,11 +130,26 @@ def test_token_credit_by_hand():
     np.testing.assert_allclose(spread_advantage(1.0, np.array([0.5, 0, 0, 0.5]), 0.5), [0.5, 1.5, 1.5, 0.5])
 
 
-def test_the_credit_of_rewards_is_their_logarithm():
+def test_the_credit_of_rewards_is_their_logarithm_over_that_of_silence():
     for spec in (RewardSpec(node_credit=True), RewardSpec(node_credit=True, normalise="printed", decay=0.1)):
         prompts = [asked(FINE, CAPTIONS[at]) for at in range(6)]
         result = Rewards(spec)(prompts, [CAPTIONS[:8]] * 6)
-        for rewards, credits in zip(result.rewards, result.credit, strict=True):
-            for reward, credit in zip(rewards, credits, strict=True):
-                assert math.fsum(cost for *_, cost in credit) == pytest.approx(-math.log(reward), abs=1e-9)
+        for prompt, rewards, credits in zip(prompts, result.rewards, result.credit, strict=True):
+            truth = parse_caption(prompt.truth)
+            silence = tree_edit_distance(truth, parse_caption(""), spec.costs)
+            for reward, credit, answer in zip(rewards, credits, CAPTIONS[:8], strict=True):
+                size = max(len(truth), len(parse_caption(answer))) if spec.normalise == "size" else 1
+                added = math.fsum(cost for *_, cost in credit)
+                assert added == pytest.approx(-math.log(reward) - spec.decay * silence / size, abs=1e-9)
     assert Rewards(RewardSpec())(prompts, [CAPTIONS[:8]] * 6).credit == ()
+
+
+def test_words_without_a_node_are_no_way_out():
+    """Weighed alike, words that say nothing get less than a right node, and a wrong node less than a right one."""
+    truth, rate = parse_caption("A woman with brown hair smiles. She is happy."), 0.4
+    text = "In a park, in a park. A woman with blonde hair smiles. She wears a hat."
+    spans = [(start, end, rate * cost) for start, end, cost in node_costs(text, truth, COSTS)]
+    words = [(at, at + len(word)) for word in text.split() for at in [text.index(word)]]
+    by_word = dict(zip(text.split(), spread_advantage(0.0, token_credit(text, words, spans)), strict=True))
+    assert by_word["smiles."] > by_word["blonde"] > by_word["hat."]
+    assert by_word["smiles."] > 0 > by_word["park,"] > by_word["hat."]

@@ -83,6 +83,10 @@ class Costs:
             if each.type is float and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"costs: {each.name} is {value}; it must be a number from 0 on")
 
+    def deletion(self, node: Node | Person) -> float:
+        """What deleting a node, or a person without nodes, costs."""
+        return self.delete * (self.person if isinstance(node, Person) else getattr(self, node.level))
+
 
 def tree_edit_distance(a: AffectiveTree, b: AffectiveTree, costs: Costs = Costs()) -> float:
     """The least cost of making `b` of `a`; raises ValueError as `tree_edit_distances`."""

@@ -51,7 +51,7 @@ def rl_recipe(model: str) -> ConfigDict:
                 "reduction": grpo.reduction,  # sequence (the paper's): mean of answers' means; or token
                 "scale": advantages.scale,  # whether advantages are divided by the group's standard deviation
                 "epsilon": advantages.epsilon,  # added to it
-                "node_credit": 0.0,  # weight with which tokens of wrong nodes bear their cost; 0: whole answers do
+                "node_credit": 0.0,  # weight of what the tokens of each node cost or save; 0: only whole answers count
             },
             "rewards": {
                 "decay": rewards.decay,  # lambda of exp(-lambda x distance / size)

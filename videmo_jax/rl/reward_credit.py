@@ -1,8 +1,10 @@
-"""Node-level credit: the tokens that produced a wrong node bear its cost. Ours, beyond the paper.
+"""Node-level credit: the tokens that produced a node bear what it costs and earn what it saves. Ours, beyond the paper.
 
-The edit distance is a sum over nodes: of wrong ones of the answer (inserted, or in the place of another) and of missing
-ones (deleted). The cost of a wrong node goes to the words that it was read from; that of what is missing, which no
-words stand for, to the whole answer. As the reward is exp(-rate x distance), the credit adds up to -log of it.
+The measure is silence, an answer of which no node is read, whose distance is that of deleting all of the truth. A node
+too many costs its insertion; one that takes a true node's place costs the substitution and saves that deletion. So a
+right node earns, a wrong one in its place earns less or nothing, and words without a node neither: charging wrong nodes
+alone would teach to say nothing that could be wrong. As the reward is exp(-rate x distance), the credit of an answer
+adds up to log(reward of silence / reward), at the answer's rate.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ Span = tuple[int, int, float]
 
 
 def node_costs(text: str, truth: AffectiveTree, costs: Costs, *, written: bool = True) -> list[Span]:
-    """Where an answer bears the costs of its tree's distance from the truth.
+    """What an answer's nodes cost over saying nothing, and where they are said.
 
     Args:
       text: the answer.
@@ -29,8 +31,9 @@ def node_costs(text: str, truth: AffectiveTree, costs: Costs, *, written: bool =
       written: whether an answer in the written form of trees is read as such; else it is a caption, whatever its form.
 
     Returns:
-      (start, end, cost) in characters of the text, by place, without those that cost nothing. What has no place of its
-      own - missing nodes, people of whom nothing is said - is one span over the whole text. All add up to the distance.
+      (start, end, cost) in characters of the text, by place, without those that cost nothing; below 0 where a node
+      saves more than it costs. Nodes without a place of their own, people of whom nothing is said among them, are one
+      span over the whole text. All add up to the distance from the truth, less that of an empty tree.
     """
     read = (read_tree_spans if written else parse_spans)(final_answer(text))
     return _placed(text, read, truth, costs)
@@ -46,21 +49,24 @@ def _placed(text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, 
         place_of[id(person)] = (min(own)[0], max(end for _, end in own)) if own else None
     spans: list[Span] = []
     whole = 0.0
-    for _, node, cost in edit_operations(truth, tree, costs):
-        place = place_of.get(id(node)) if node is not None and shift >= 0 else None
+    for true, node, cost in edit_operations(truth, tree, costs):
+        if node is None:
+            continue  # missing, as in silence
+        over_silence = cost - costs.deletion(true) if true is not None else cost
+        place = place_of[id(node)] if shift >= 0 else None
         if place is None:
-            whole += cost
-        elif cost:
-            spans.append((place[0] + shift, place[1] + shift, cost))
+            whole += over_silence
+        elif over_silence:
+            spans.append((place[0] + shift, place[1] + shift, over_silence))
     return sorted(spans) + ([(0, len(text), whole)] if whole else [])
 
 
 def answer_credit(
     text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, costs: Costs, rate: float
 ) -> tuple[Span, ...]:
-    """The costs of an answer, which `read_tree_spans` or `parse_spans` has read, times `rate`.
+    """The `node_costs` of an answer, which `read_tree_spans` or `parse_spans` has read, times `rate`.
 
-    With lambda as the rate, over the size where the spec divides by it, they add up to -log(reward).
+    With lambda as the rate, over the size where the spec divides by it, they are in units of -log(reward).
     """
     return tuple((start, end, rate * cost) for start, end, cost in _placed(text, read, truth, costs))
 
@@ -75,8 +81,8 @@ def token_credit(text: str, offsets: Sequence[tuple[int, int]], costs: Sequence[
 
     Returns:
       Of each token its cost: each span's is shared equally by the tokens that it touches; that of a span over the whole
-      text, or of one that no token touches, by all tokens, the end among them (that the answer ended is why something
-      is missing). The sum is that of the costs, unless there is no token.
+      text, or of one that no token touches, by all tokens, the end among them. The sum is that of the costs, unless
+      there is no token.
     """
     credit = np.zeros(len(offsets))
     starts, ends = (np.array([offset[side] for offset in offsets], int) for side in (0, 1))
@@ -94,7 +100,7 @@ def spread_advantage(
 ) -> Float64[np.ndarray, "T"]:
     """The advantage of an answer by token: A - weight x T x (credit - its mean); the mean over tokens stays A.
 
-    T x credit is what the answer's -log(reward) would be if every token cost as much as this one, so that both terms
-    have the reward's scale, whatever the length.
+    T x credit is what the answer's cost over silence would be if every token cost as much as this one: of the scale of
+    log rewards, whatever the length. It is several times A where a node is said in a few tokens of many.
     """
     return advantage - weight * (len(credit) * credit - credit.sum())

@@ -59,8 +59,9 @@ class GroupRewards:
       counted: the groups that have rewards.
       branches: of each group.
       failures: one for each group that is left out, in order.
-      credit: with node credit, of each answer of the tree branch the places that bear its cost as (start, end, cost),
-        start and end in characters, the costs adding up to -log of the tree reward; None for all other answers.
+      credit: with node credit, of each answer of the tree branch what its nodes cost over saying nothing (below 0: what
+        they save) and where they are said, as (start, end, cost), start and end in characters; None for all other
+        answers. See `reward_credit`.
     """
 
     rewards: Float64[np.ndarray, "N G"]
