@@ -32,9 +32,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         _supervised(config)
     else:
         config.batch, config.data.row.tokens, config.data.row.slabs = 8, 224, 4
-        config.steps = 80
+        config.steps = 160
         config.stages.rl.weights = (("caption_*", 2.0),)
-        config.optimizer.learning_rate = 1.5e-4
+        config.optimizer.learning_rate = 2e-4
         config.rollout.max_new_tokens = 160
         config.log.every = 2
         config.held_out.samples, config.held_out.answers = 64, 4
@@ -48,6 +48,6 @@ def _supervised(config: ConfigDict) -> None:
     config.curriculum = ("captions", "labels")
     heavy = tuple((pattern, 5.0) for pattern in CHOICES)
     config.stages = {
-        "captions": stage_recipe(weights=heavy + tuple((pattern, 0.0) for pattern in LABELS), epochs=14.0),
-        "labels": stage_recipe(weights=tuple((pattern, 8.0) for pattern in LABELS), epochs=4.0),
+        "captions": stage_recipe(weights=heavy + tuple((pattern, 0.0) for pattern in LABELS), epochs=6.0),
+        "labels": stage_recipe(weights=tuple((pattern, 8.0) for pattern in LABELS), epochs=2.0),
     }
