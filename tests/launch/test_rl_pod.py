@@ -7,11 +7,13 @@ import pytest
 from tests.launch.commands import run, run_pair
 from tests.launch.rl_runs import REWARDS, lines_of, rl_arguments, timeless
 from tests.launch.test_pod import QUICK
+from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.training.checkpoint import restore_params
 
 pytestmark = pytest.mark.slow
 
 UPDATES = 5
+OWN = "tests.rl.reward_functions"
 ALONE = {"one": ("1", "fsdp=1"), "eight": ("8", "replica=2", "fsdp=2", "tensor=2")}
 PAIRS = {"fsdp": ("fsdp=8",), "tensor": ("replica=2", "fsdp=2", "tensor=2")}
 
@@ -27,6 +29,8 @@ def arguments(synthetic, after_sft):
             # keys), unless epsilon is far above rounding.
             "--config.optimizer.learning_rate=1e-3",
             "--config.optimizer.epsilon=1e-3",
+            # Some rewards fail, on whichever host.
+            f"--config.rewards.own=(('*Emotion-Recognition*','{OWN}:share_of_a'),('*','{OWN}:fails_now_and_then'))",
             *(f"--config.mesh.{axis}" for axis in mesh),
         )
         return rl_arguments(workdir, synthetic, after_sft, *more)
@@ -67,6 +71,11 @@ def same_updates(workdir, one, after_sft):
     assert max(apart) < 1e-5 < 1e-4 < max(moved)
 
 
+def failures(workdir):
+    """Groups without rewards that are listed, whichever host had them."""
+    return sorted((each.step, each.id) for host in (0, 1) for each in read_samples(workdir, host) if each.failure)
+
+
 def test_eight_devices_give_the_updates_of_one(one, arguments, after_sft, tmp_path):
     same_updates(alone(arguments, tmp_path / "run", *ALONE["eight"]), one, after_sft)
 
@@ -76,3 +85,7 @@ def test_two_processes_give_the_updates_of_one_device(layout, one, arguments, af
     first, second = run_pair(arguments(tmp_path / "run", *PAIRS[layout]), tmp_path, **QUICK, **REWARDS)
     assert f"step {UPDATES}/{UPDATES}" in first and f"/{UPDATES}  loss" not in second
     same_updates(tmp_path / "run", one, after_sft)
+    listed = failures(tmp_path / "run")
+    assert listed == failures(one) and len(listed) == sum(line.get("failed_groups", 0) for line in lines_of(one))
+    assert {step for step, _ in listed} > {1} and any(each.failure for each in read_samples(tmp_path / "run", 1))
+    assert all(each.failure for each in read_samples(tmp_path / "run", 1))

@@ -24,6 +24,13 @@ def raises(asked, answers):
     return [0.25 for _ in answers]
 
 
+def fails_now_and_then(asked, answers):
+    """As `share_of_a`, but for every third length of a truth."""
+    if len(asked.truth) % 3 == 0:
+        raise RuntimeError("no such sensor")
+    return share_of_a(asked, answers)
+
+
 def not_a_number(asked, answers):
     return [float("nan") for _ in answers]
 

@@ -71,10 +71,10 @@ def written(folder):
     return (folder / LINES).read_bytes(), (folder / TEXT).read_bytes()
 
 
-def log(folder, batches, *, after_step=-1):
-    with SampleLog(folder, after_step=after_step) as samples:
-        for groups in batches:
-            samples.write(groups)
+def log(folder, batches, *, after_step=-1, host=0):
+    samples = SampleLog(folder, after_step=after_step, host=host)
+    for groups in batches:
+        samples.write(groups)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +177,7 @@ def test_the_text_ranks_answers_and_shows_their_trees_and_what_differs(tmp_path)
 
 def test_trees_are_read_and_compared_as_the_run_is_configured(tmp_path):
     spec = RewardSpec.from_config({"costs": {"attribute": 3.0}})
-    with SampleLog(tmp_path, after_step=-1, spec=spec) as samples:
-        samples.write([group(0, [TRUTH.replace("long", "short")], spec=spec)])
+    SampleLog(tmp_path, after_step=-1, spec=spec).write([group(0, [TRUTH.replace("long", "short")], spec=spec)])
     assert "the truth has hair: long: 3.00" in (tmp_path / TEXT).read_text()
     # A truth in the written form of trees has answers in that form, too.
     tree = to_text(parse_caption(TRUTH))
@@ -224,10 +223,17 @@ def test_odd_texts_stay_inside_of_their_group_and_of_the_columns(run, tmp_path):
     assert "<script>alert" not in page
 
 
-def test_without_a_folder_nothing_is_written(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    log(None, run)
-    assert not list(tmp_path.iterdir())
+def test_each_host_has_files_of_its_own_and_none_where_it_has_nothing_to_say(run, whole, tmp_path):
+    log(tmp_path, run)
+    log(tmp_path, [[], []], host=1)
+    log(tmp_path, run[:2], host=2)
+    assert written(tmp_path) == whole
+    assert {path.name for path in tmp_path.iterdir()} == {LINES, TEXT, "samples.2.jsonl", "samples.2.txt"}
+    assert read_samples(tmp_path, 2) == [each for groups in run[:2] for each in groups]
+    log(tmp_path, [], after_step=0, host=2)
+    assert read_samples(tmp_path, 2) == run[0]
+    log(tmp_path, [], host=2)  # a run that begins anew
+    assert {path.name for path in tmp_path.iterdir()} == {LINES, TEXT}
 
 
 def test_a_log_that_cannot_be_read_is_not_lost_in_silence(run, tmp_path):

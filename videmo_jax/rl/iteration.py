@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,8 +39,8 @@ class Pending(Protocol):
 
 # (what is asked, the answers to each) -> rewards under way
 Reward = Callable[[Sequence[Asked], Sequence[Sequence[str]]], Pending]
-# (step, answers, rewards, advantages): takes note of what was answered
-Heard = Callable[[int, Answered, GroupRewards, Advantages], None]
+# (step, this host's answers, rewards and advantages, metrics of all hosts): takes note of what was answered
+Heard = Callable[[int, Answered, GroupRewards, Advantages, Mapping[str, float]], None]
 
 
 class Programs:
@@ -166,8 +166,9 @@ class Iteration:
             self._ahead = self._collected(following, coming, began_next)
         jax.block_until_ready(measured)
         seconds = {"rollout": rollout.seconds, "reward": waited, "update": time.perf_counter() - began}
-        self._heard(self._step, rollout.answered, found, advantages)
-        told = self._told(rollout.answered, found) | {f"seconds_{name}": value for name, value in seconds.items()}
+        told = self._told(rollout.answered, found)
+        self._heard(self._step, rollout.answered, found, advantages, told)
+        told |= {f"seconds_{name}": value for name, value in seconds.items()}
         return state, dataclasses.replace(measured, told=told)
 
     def _launched(self, batch: PromptBatch, params: nnx.State, step: int) -> Answers:

@@ -31,7 +31,7 @@ from videmo_jax.rl.reference_judge import ReferenceJudge
 from videmo_jax.rl.reward_spec import Asked
 from videmo_jax.rl.reward_workers import RewardWorkers
 from videmo_jax.rl.rewards import GroupRewards, Rewards
-from videmo_jax.rl.sample_log import LINES, TEXT, LoggedAnswer, LoggedGroup, SampleLog, write_samples_page
+from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_files, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
 from videmo_jax.training.checkpoint import FOLDER as CHECKPOINTS
@@ -40,7 +40,6 @@ from videmo_jax.training.feed import DeviceFeed, Lookahead
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
 from videmo_jax.training.loop import LoopSpec, run_steps
 from videmo_jax.training.meter import Meter, Work
-from videmo_jax.training.metrics import FILE as METRICS
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
 from videmo_jax.training.profile import Steps
 from videmo_jax.training.samples import render_synthetic
@@ -69,8 +68,8 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
       profile: steps to record into WORKDIR/profile.
     """
     host = jax.process_index()
-    grows = (METRICS, LINES, TEXT)
-    with open_workdir(config, workdir, console, report=_report, grows=grows, free=FREE_FIELDS) as opened:
+    own = log_files(host)
+    with open_workdir(config, workdir, console, report=_report, own=own, free=FREE_FIELDS) as opened:
         settings = on_each_host(lambda: read_rl_settings(config, opened.workdir))
         on_first_host(lambda: render_synthetic(config, opened.workdir, console))
         logs = opened.mirror.local
@@ -89,10 +88,8 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
         with open_session(config, opened, layout, plan.steps, profile, console) as session:
             on_each_host(lambda: _require_same_init(config, origin, session))
             reference = _reference(config, settings, mesh)
-            with (
-                _rewarder(settings, programs, reference) as rewards,
-                SampleLog(logs if is_first() else None, after_step=session.after_step, spec=settings.rewards) as log,
-            ):
+            log = SampleLog(logs, after_step=session.after_step, host=host, spec=settings.rewards)
+            with _rewarder(settings, programs, reference) as rewards:
                 trainer = _Trainer(config, plan, programs, session, rewards, log, origin)
                 state = trainer.run(_state(config, settings, mesh, session, optimizer), reference)
         plan.skips.tell(console.print)
@@ -287,17 +284,23 @@ class _Trainer:
         self.console.print(f"held-out rewards after step {step}: {told or 'none'}")
         self.meter.aside(time.perf_counter() - began)
 
-    def heard(self, step: int, answered: Answered, found: GroupRewards, advantages: Advantages) -> None:
-        """Says what failed, and logs it with some groups of the steps that are logged."""
+    def heard(
+        self,
+        step: int,
+        answered: Answered,
+        found: GroupRewards,
+        advantages: Advantages,
+        told: Mapping[str, float],
+    ) -> None:
+        """Says what failed; logs it, and on the first host some groups of the steps that are logged."""
         failed = {failure.group: failure.reason for failure in found.failures}
-        if failed:
-            first = found.failures[0]
-            self.console.print(
-                f"step {step}: rewards of {len(failed)} groups failed, which are left out; the first: {first.id}: "
-                f"{first.reason}"
-            )
+        if count := int(told["failed_groups"]):
+            which = "; other hosts' samples.HOST.txt name them"
+            if failed:
+                which = f"; the first: {found.failures[0].id}: {found.failures[0].reason}"
+            self.console.print(f"step {step}: rewards of {count} groups failed, which are left out{which}")
         wanted = list(failed)[:FAILURES]
-        if step == 1 or step % self.config.log.every == 0:
+        if is_first() and (step == 1 or step % self.config.log.every == 0):
             wanted += [group for group in range(len(answered.asked)) if group not in failed][: self.config.log.samples]
         self.log.write([_logged(step, group, answered, found, advantages, failed.get(group)) for group in wanted])
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -23,7 +23,14 @@ from videmo_jax.rl.reward_branches import Failed, TreeBranch, attempt
 from videmo_jax.rl.reward_spec import RewardSpec
 from videmo_jax.tasks.answers import final_answer
 
-LINES, TEXT = "samples.jsonl", "samples.txt"
+
+def log_files(host: int) -> tuple[str, str]:
+    """Names of the files, lines of JSON and text, of a host; the first host's are those of the run."""
+    name = f"samples.{host}" if host else "samples"
+    return f"{name}.jsonl", f"{name}.txt"
+
+
+LINES, TEXT = log_files(0)
 COLUMNS = 100  # of samples.txt
 END = "─" * COLUMNS  # ends a group; all other lines but the first are indented
 SIGNS = {"same": " ", "other": "~", "added": "+", "missing": "-"}
@@ -135,60 +142,43 @@ def _fields(record: Any, kinds: dict[str, tuple[type, ...]], where: str) -> dict
 
 
 class SampleLog:
-    """Appends groups to samples.jsonl and samples.txt; a context manager.
+    """Appends groups to samples.jsonl and samples.txt.
 
     A run that resumes from step n drops what an earlier start logged after n, so that its files become those of a run
     that was never stopped. What is written is with the operating system when `write` returns: a kill loses none of it.
     """
 
-    def __init__(self, folder: Path | None, *, after_step: int, spec: RewardSpec | None = None) -> None:
-        """Opens the files.
+    def __init__(self, folder: Path, *, after_step: int, host: int = 0, spec: RewardSpec | None = None) -> None:
+        """Makes the files what they were after a step; where nothing was logged there are none.
 
         Args:
-          folder: of both files, which is there; None writes nothing: another host does it.
+          folder: of both files, which is there.
           after_step: the last step that stays; -1 begins anew.
+          host: number of this process; each has files of its own.
           spec: of the run's rewards: how trees are read and what their differences cost; None: the default.
 
         Raises:
           SampleLogError: the log of the earlier start cannot be read.
         """
-        self._text: IO[str] | None = None
-        self._lines: IO[str] | None = None
+        self._lines, self._text = (folder / name for name in log_files(host))
         self._reader = _Trees(spec or RewardSpec())
-        if folder is None:
-            return
-        earlier = read_samples(folder) if after_step >= 0 else []
+        earlier = read_samples(folder, host) if after_step >= 0 else []
         kept = [group for group in earlier if group.step <= after_step]
-        text = self._kept_text(folder / TEXT, kept)
-        _replace(folder / TEXT, text)
-        _replace(folder / LINES, "".join(f"{group.to_json()}\n" for group in kept))
-        self._text = (folder / TEXT).open("a", encoding="utf-8", newline="\n")
-        self._lines = (folder / LINES).open("a", encoding="utf-8", newline="\n")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in (self._text, self._lines):
-            if file is not None:
-                file.close()
+        _replace(self._text, self._kept_text(kept))
+        _replace(self._lines, "".join(f"{group.to_json()}\n" for group in kept))
 
     def write(self, groups: Sequence[LoggedGroup]) -> None:
         """Adds the groups of a step; steps may not go back."""
-        if self._text is None or self._lines is None:
-            return
         # The text first: so a group that has its line has its text as well, wherever a kill falls.
-        self._text.write("".join(map(self._block, groups)))
-        self._text.flush()
-        self._lines.write("".join(f"{group.to_json()}\n" for group in groups))
-        self._lines.flush()
+        _append(self._text, "".join(map(self._block, groups)))
+        _append(self._lines, "".join(f"{group.to_json()}\n" for group in groups))
 
     def _block(self, group: LoggedGroup) -> str:
         return "\n".join((*_block(self._reader.shown(group)), END, ""))
 
-    def _kept_text(self, path: Path, kept: Sequence[LoggedGroup]) -> str:
+    def _kept_text(self, kept: Sequence[LoggedGroup]) -> str:
         """The text of the groups that stay: as it stands there, or made again where that is not the text of them."""
-        old = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        old = self._text.read_text("utf-8", errors="replace") if self._text.exists() else ""
         blocks = old.split(f"\n{END}\n")[: len(kept)]
         if [block.partition("\n")[0] for block in blocks] == [_heading(group) for group in kept]:
             whole = "".join(f"{block}\n{END}\n" for block in blocks)
@@ -197,13 +187,13 @@ class SampleLog:
         return "".join(map(self._block, kept))
 
 
-def read_samples(folder: Path) -> list[LoggedGroup]:
-    """All groups of a log, in order; [] where there is none. A last line that a kill cut short is left out.
+def read_samples(folder: Path, host: int = 0) -> list[LoggedGroup]:
+    """All groups of a host's log, in order; [] where there is none. A last line that a kill cut short is left out.
 
     Raises:
       SampleLogError: another line is no group.
     """
-    path, groups = folder / LINES, []
+    path, groups = folder / log_files(host)[0], []
     if not path.exists():
         return []
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
@@ -368,7 +358,17 @@ def _plain(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def _append(path: Path, text: str) -> None:
+    if text:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+
+
 def _replace(path: Path, text: str) -> None:
+    """Makes a file of the text, all or none; without any, none."""
+    if not text:
+        path.unlink(missing_ok=True)
+        return
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(text, "utf-8", newline="\n")
     temporary.rename(path)

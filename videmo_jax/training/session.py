@@ -77,6 +77,7 @@ def open_workdir(
     *,
     report: Callable[[Path, str, Mapping[str, Any]], object],
     grows: tuple[str, ...] = (METRICS,),
+    own: tuple[str, ...] = (),
     free: tuple[str, ...] = (),
 ) -> Iterator[Opened]:
     """Makes the work directory this run's, and writes the report when it ends, however it does.
@@ -87,6 +88,7 @@ def open_workdir(
       console: for messages.
       report: (folder, title, config) -> writes a page there; called on the first host.
       grows: names of files that the first host adds to.
+      own: names of files that this host alone adds to.
       free: fields beside FREE_FIELDS that may change from one start to the next.
 
     Raises:
@@ -99,7 +101,7 @@ def open_workdir(
     on_first_host(lambda: workdirs.claim(workdir, as_json, free=(*FREE_FIELDS, *free), started=started))
     if not started:  # what an attempt with another config left out may be usable now
         (workdir / skipped).unlink(missing_ok=True)
-    with Mirror(workdir, (*grows, skipped) if is_first() else (skipped,), console) as mirror:
+    with Mirror(workdir, (*(grows if is_first() else ()), *own, skipped), console) as mirror:
         try:
             yield Opened(workdir, mirror, started, as_json)
         finally:  # also of a run that stopped
