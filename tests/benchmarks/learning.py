@@ -17,6 +17,7 @@ line is one JSON object; OUT/curves.html has the curves of the runs.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -141,22 +142,31 @@ def interval(values: np.ndarray) -> dict[str, float]:
 
 def curves(out: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Means over seeds by step: of held-out prompts, and of training over the last ten logged steps."""
+    runs = {arm: [_logged(out / f"{arm}-{seed}") for seed in seeds] for arm in arms}
     charts = []
-    for name in ("held_out/tree", "held_out/caption", "held_out/rule", "reward/tree", "kl", "length"):
-        for arm in arms:
+    for name in ("held_out/tree", "six", "held_out/caption", "held_out/rule", "reward/tree", "kl", "length"):
+        for arm, lines in runs.items():
             by_step: dict[int, list[float]] = {}
-            for seed in seeds:
-                for line in map(json.loads, (out / f"{arm}-{seed}/metrics.jsonl").read_text().splitlines()):
-                    if name in line:
-                        by_step.setdefault(line["step"], []).append(line[name])
+            for line in itertools.chain(*lines):
+                if name in line:
+                    by_step.setdefault(int(line["step"]), []).append(line[name])
             steps = sorted(by_step)
             values = [float(np.mean(by_step[step])) for step in steps]
-            if steps and not name.startswith("held_out"):
+            if name in ("reward/tree", "kl", "length"):
                 values = [float(np.mean(values[max(at - 9, 0) : at + 1])) for at in range(len(values))]
             if steps:
                 charts.append(line_chart(steps, values, title=f"{arm}: {name}", x_label="step"))
     title = f"What RL teaches: means of {len(seeds)} seeds"
     (out / "curves.html").write_text(page(title, f"<main>{''.join(charts)}</main>"))
+
+
+def _logged(workdir: Path) -> list[dict[str, float]]:
+    """The metrics of a run, and the six scores of the captions that it was measured by."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for path in sorted((workdir / FOLDER).glob("*.jsonl")):
+        values = [each["six"] for each in scores(path).values() if "six" in each]
+        lines.append({"step": float(path.stem), "six": float(np.mean(values))})
+    return lines
 
 
 def main() -> None:

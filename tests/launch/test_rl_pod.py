@@ -89,3 +89,14 @@ def test_two_processes_give_the_updates_of_one_device(layout, one, arguments, af
     assert listed == failures(one) and len(listed) == sum(line.get("failed_groups", 0) for line in lines_of(one))
     assert {step for step, _ in listed} > {1} and any(each.failure for each in read_samples(tmp_path / "run", 1))
     assert all(each.failure for each in read_samples(tmp_path / "run", 1))
+
+
+def test_one_step_of_staleness_gives_the_same_on_two_processes(arguments, after_sft, tmp_path):
+    def stale(name, *mesh):
+        return [*arguments(tmp_path / name, *mesh), "--config.rollout.staleness=1", "--config.rewards.workers=1"]
+
+    code, output = run(stale("one", *ALONE["one"][1:]), JAX_NUM_CPU_DEVICES="1", **QUICK, **REWARDS)
+    assert code == 0, output
+    run_pair(stale("pair", *PAIRS["fsdp"]), tmp_path, **QUICK, **REWARDS)
+    same_updates(tmp_path / "pair", tmp_path / "one", after_sft)
+    assert failures(tmp_path / "pair") == failures(tmp_path / "one")
