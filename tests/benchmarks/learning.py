@@ -144,20 +144,26 @@ def curves(out: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Means over seeds by step: of held-out prompts, and of training over the last ten logged steps."""
     runs = {arm: [_logged(out / f"{arm}-{seed}") for seed in seeds] for arm in arms}
     charts = []
-    for name in ("held_out/tree", "six", "held_out/caption", "held_out/rule", "reward/tree", "kl", "length"):
-        for arm, lines in runs.items():
-            by_step: dict[int, list[float]] = {}
-            for line in itertools.chain(*lines):
-                if name in line:
-                    by_step.setdefault(int(line["step"]), []).append(line[name])
-            steps = sorted(by_step)
-            values = [float(np.mean(by_step[step])) for step in steps]
-            if name in ("reward/tree", "kl", "length"):
-                values = [float(np.mean(values[max(at - 9, 0) : at + 1])) for at in range(len(values))]
-            if steps:
-                charts.append(line_chart(steps, values, title=f"{arm}: {name}", x_label="step"))
+    for name in ("held_out/tree", "six", "held_out/caption", "held_out/rule", "reward/tree", "kl"):
+        found = {arm: _curve(lines, name) for arm, lines in runs.items()}
+        first, *others = found
+        named = {arm: found[arm] for arm in others if found[arm][0]}
+        charts.append(line_chart(*found[first], title=f"{first}: {name}", x_label="step", others=named))
     title = f"What RL teaches: means of {len(seeds)} seeds"
     (out / "curves.html").write_text(page(title, f"<main>{''.join(charts)}</main>"))
+
+
+def _curve(runs: Sequence[Sequence[dict[str, float]]], name: str) -> tuple[list[int], list[float]]:
+    """Steps, and means over runs."""
+    by_step: dict[int, list[float]] = {}
+    for line in itertools.chain(*runs):
+        if name in line:
+            by_step.setdefault(int(line["step"]), []).append(line[name])
+    steps = sorted(by_step)
+    values = [float(np.mean(by_step[step])) for step in steps]
+    if name in ("reward/tree", "kl"):
+        values = [float(np.mean(values[max(at - 9, 0) : at + 1])) for at in range(len(values))]
+    return steps, values
 
 
 def _logged(workdir: Path) -> list[dict[str, float]]:

@@ -22,6 +22,17 @@ def test_a_curve_stays_inside_and_has_the_shape_of_its_values():
     assert x2 - x1 == x3 - x2
 
 
+def test_curves_of_one_chart_share_its_axes_and_are_told_apart():
+    others = {"<b>": ([2, 4], [9.0, 1.0]), "none": ([1], [math.nan])}
+    chart = line_chart([0, 2], [1.0, 5.0], title="reward", x_label="step", others=others)
+    (first, second, empty), root = re.findall(r'points="([^"]*)"', chart), ET.fromstring(chart)
+    at = [[tuple(map(float, pair.split(","))) for pair in each.split()] for each in (first, second)]
+    assert at[0][0][1] == at[1][1][1] and at[0][1][0] == at[1][0][0]  # equal values, equal steps
+    assert at[1][0][1] < at[0][1][1] and not empty
+    assert [line.get("class") for line in root.iter("polyline")] == [None, "tick0", "tick1"]
+    assert [key.find("svg").tail for key in root.iter("span")] == ["<b>", "none"]
+
+
 def test_curves_without_numbers():
     assert "nothing was logged" in line_chart([1], [math.nan], title="loss", x_label="step")
     assert len(points(line_chart([1], [2.0], title="loss", x_label="step"))) == 1

@@ -11,17 +11,34 @@ TICKS = 4  # colours of page.STYLE for what stands beside a bar
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 36  # margins for the labels
 
 
-def line_chart(xs: Sequence[float], ys: Sequence[float], *, title: str, x_label: str) -> str:
-    """One curve; values that are no numbers leave a gap."""
-    points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
+Curve = tuple[Sequence[float], Sequence[float]]  # xs and ys
+
+
+def line_chart(
+    xs: Sequence[float],
+    ys: Sequence[float],
+    *,
+    title: str,
+    x_label: str,
+    others: Mapping[str, Curve] | None = None,
+) -> str:
+    """One curve, and others on the same axes by the name of their owner; values that are no numbers leave a gap."""
+    curves = [
+        [(x, y) for x, y in zip(*each, strict=True) if math.isfinite(y)]
+        for each in ((xs, ys), *(others or {}).values())
+    ]
+    points = [point for curve in curves for point in curve]
     if not points:
         return _empty(title, "nothing was logged")
     x_low, x_high = _span([x for x, _ in points])
     y_low, y_high = _span([y for _, y in points])
 
-    place = _Place(x_low, x_high, y_low, y_high)
-    curve = " ".join(f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in points)
-    return _figure(title, x_label, place, f'<polyline points="{curve}"/>')
+    place, drawn = _Place(x_low, x_high, y_low, y_high), []
+    for number, curve in enumerate(curves):
+        line = " ".join(f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in curve)
+        owner = f' class="tick{(number - 1) % TICKS}"' if number else ""
+        drawn.append(f'<polyline{owner} points="{line}"/>')
+    return _figure(title, x_label, place, "".join(drawn), _keys(list(others)) if others else "")
 
 
 def histogram(values: Sequence[int], *, title: str, x_label: str, most_bars: int = 40) -> str:
@@ -84,18 +101,19 @@ def row_chart(rows: Sequence[Row], *, title: str, low: float, high: float) -> st
             for owner, value in row.others.items()
         ]
     return (
-        f'<figure class="rows"><figcaption>{escape(title)}</figcaption><p class="keys">{_keys(owners)}</p>'
+        f'<figure class="rows"><figcaption>{escape(title)}</figcaption>{_keys(owners)}'
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(drawn)}</svg></figure>'
     )
 
 
 def _keys(owners: Sequence[str]) -> str:
     """Which colour is whose."""
-    return "".join(
+    keys = "".join(
         '<span class="key"><svg viewBox="0 0 8 16" class="mark">'
         f'<line class="tick{number % TICKS}" x1="4" x2="4" y1="0" y2="16"/></svg>{escape(owner)}</span>'
         for number, owner in enumerate(owners)
     )
+    return f'<p class="keys">{keys}</p>'
 
 
 @dataclass(frozen=True)
@@ -114,8 +132,8 @@ class _Place:
         return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
 
 
-def _figure(title: str, x_label: str, place: _Place, drawn: str) -> str:
-    """Title, grid and labels around what is drawn."""
+def _figure(title: str, x_label: str, place: _Place, drawn: str, keys: str = "") -> str:
+    """Title, keys, grid and labels around what is drawn."""
     marks = []
     for y in _ticks(place.y_low, place.y_high):
         py = place.y(y)
@@ -126,7 +144,7 @@ def _figure(title: str, x_label: str, place: _Place, drawn: str) -> str:
     axis = f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'{keys}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"{''.join(marks)}{axis}{drawn}</svg></figure>"
     )
 
