@@ -52,7 +52,10 @@ def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
             return flags.FLAGS(list(argv))
         except SystemExit:  # --help and its kin, which absl ends with 1
             sys.exit(0)
-        except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
+        except KeyError as error:  # of ml_collections: the name, and perhaps the one that was meant
+            name, _, meant = str(error.args[0]).partition("\n")
+            fail(f"the recipe has no field {name}. {meant}", command)
+        except (flags.Error, AttributeError, ValueError, OSError) as error:
             fail(str(error), command)
 
     return parse
