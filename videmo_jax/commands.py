@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -52,8 +54,11 @@ def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
             return flags.FLAGS(list(argv))
         except SystemExit:  # --help and its kin, which absl ends with 1
             sys.exit(0)
-        except KeyError as error:  # of ml_collections: the name, and perhaps the one that was meant
-            name, _, meant = str(error.args[0]).partition("\n")
+        except KeyError as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            if "ml_collections" not in Path(place.filename).parts:  # a fault of the recipe's own code
+                fail(f"{place.filename}, line {place.lineno}: there is no {error}", command)
+            name, _, meant = str(error.args[0]).partition("\n")  # and perhaps the one that was meant
             fail(f"the recipe has no field {name}. {meant}", command)
         except (flags.Error, AttributeError, ValueError, OSError) as error:
             fail(str(error), command)

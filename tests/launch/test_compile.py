@@ -78,18 +78,17 @@ def test_an_rl_recipe_that_does_not_fit_says_so():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--topology", "v9:4x4"), "libtpu does not describe it"),
-        (("--topology", "v5e:2x2", "--config.batch=6"), "batch is 6; on v5e:2x2 it must be a multiple of 4"),
-        (("--topology", "v5e:2x2", "--config.mesh.fsdp=3"), "mesh"),
-        (("--topology", "v5e:2x2", "--config.rollout.answers=2"), "the recipe has no field 'rollout'"),
+        ((*SMALL, "--topology", "v9:4x4"), "libtpu does not describe it"),
+        ((*SMALL, "--topology", "v5e:2x2", "--config.batch=6"), "batch is 6; on v5e:2x2 it must be a multiple of 4"),
+        ((*SMALL, "--topology", "v5e:2x2", "--config.mesh.fsdp=3"), "mesh"),
+        ((*SMALL, "--topology", "v5e:2x2", "--config.rollout.answers=2"), "the recipe has no field 'rollout'"),
         ((*SMALL_RL, "--topology", "v5e:2x2", "--config.rollout.answers=1"), "answers is 1"),
-        ((), "topology"),
+        (SMALL, "topology"),
     ],
     ids=["unknown slice", "batch", "mesh", "no such field", "no group", "no slice"],
 )
 def test_what_cannot_be_compiled_is_said_in_one_line(more, message):
-    recipe = () if more[:1] == SMALL_RL[:1] else SMALL
-    code, output = run(["launch/compile.py", *recipe, *more])
+    code, output = run(["launch/compile.py", *more])
     assert code == 1
     assert message in output.splitlines()[-1]
     assert "Traceback" not in output
