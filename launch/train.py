@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> None:
     # Imported here, so that --help answers at once.
     import jax
 
+    from videmo_jax.sharding.devices import all_devices
     from videmo_jax.training import cluster
     from videmo_jax.training.profile import Steps
     from videmo_jax.training.stopped import TrainingStopped
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         profile = Steps.parse(PROFILE.value) if PROFILE.present else None
         cluster.start()
+        all_devices()
         if "rollout" in CONFIG.value:
             from videmo_jax.rl.run import run
         else:

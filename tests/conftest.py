@@ -1,14 +1,27 @@
 """What several test modules need: the golden values and, where it is at hand, the miniature Emo-CFG."""
 
+import atexit
 import json
+import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 from absl import flags
+
+# Programs are compiled once for all processes of a test run: workers of xdist and commands that tests start read what
+# others compiled. Set before JAX is imported.
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+if COMPILED not in os.environ:
+    os.environ[COMPILED] = tempfile.mkdtemp(prefix="videmo-compiled-")
+    atexit.register(shutil.rmtree, os.environ[COMPILED], ignore_errors=True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+import jax  # noqa: E402
 
 TESTS = Path(__file__).parent
 

@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-import torch
 from flax import nnx
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from tests.pytorch import torch
 from videmo_jax.data.rows import Batch
 from videmo_jax.interop.hf_config import model_config_to_hf
 from videmo_jax.interop.hf_names import hf_tensors, hub_name, parameters

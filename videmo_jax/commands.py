@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from videmo_jax.installed import check_installed
+
 
 def fail(message: str, who: str = "error") -> NoReturn:
     """One line on stderr that begins with `who`, and exit code 1."""
@@ -34,6 +36,7 @@ def one_line(*, stopped: str = "stopped", too_large: str = "") -> Iterator[None]
       too_large: what to do where the device has too little memory; empty where no flag mends that.
     """
     try:
+        check_installed()
         yield
     except (ValueError, OSError) as error:
         fail(str(error))
@@ -51,6 +54,7 @@ def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:
+            check_installed()
             return flags.FLAGS(list(argv))
         except SystemExit:  # --help and its kin, which absl ends with 1
             sys.exit(0)

@@ -7,10 +7,12 @@ set -euo pipefail
 cd "$HOME/videmo"
 
 install_package() {
-  # The image's own Python may be older than 3.11; uv brings one then. Into a folder: the system stays as it is.
+  # Python and packages are those that were tried together (lock.sh); uv brings that Python where the image has another.
+  # Into a folder: the system stays as it is.
   python3 -m pip install --quiet --upgrade --target tools uv
-  tools/bin/uv venv --quiet --clear --python '>=3.11' env
-  tools/bin/uv pip install --quiet --python env/bin/python --editable './source[tpu,gcs]'
+  tools/bin/uv venv --quiet --clear --python 3.13 env
+  tools/bin/uv pip install --quiet --python env/bin/python --constraints source/launch/tpu/constraints.txt \
+    --editable './source[tpu,gcs]'
 }
 
 start_training() {

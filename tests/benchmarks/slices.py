@@ -1,8 +1,9 @@
 """The tables of docs/slices.md: what every recipe computes in a step, compiled for its slices, without a TPU.
 
-    python -m tests.benchmarks.slices [--write docs/slices.md] [--only v5e]
+    python -m tests.benchmarks.slices [--write docs/slices.md] [--only v5e] [--python ENV/bin/python ...]
 
-Each row is a process of its own, `launch/compile.py`. The last line of stdout is one JSON object.
+Each row is a process of its own, `launch/compile.py`, of each Python that is named: environments with other versions of
+jax, each with the libtpu that it pins (pip install -e '.[tpu]'). The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -25,11 +26,15 @@ RECIPES = (  # recipe, topology, slices
 )
 HEADER = """# Recipes on slices
 
-Made by `python -m tests.benchmarks.slices --write docs/slices.md`: the real programs of each recipe, compiled by libtpu
-for a slice that was not there. Nothing here has run on a TPU. Bytes and seconds are of one chip and one step. A row by
-itself: `python launch/compile.py --config configs/RECIPE --topology SLICE` (`--num-slices 2` for two of them).
+Made by `python -m tests.benchmarks.slices --write docs/slices.md --python OLD/bin/python --python NEW/bin/python`: the
+real programs of each recipe, compiled by libtpu for a slice that was not there, with the oldest and the newest jax that
+`pip install -e '.[tpu]'` takes and the libtpu that each pins. Nothing here has run on a TPU. Bytes and seconds are of
+one chip and one step. A row by itself: `python launch/compile.py --config configs/RECIPE --topology SLICE`
+(`--num-slices 2` for two of them).
 
-- HBM: arguments and temporaries, of what the compiler may use of the chip's memory. A step fits at 90 % or less.
+- HBM: what the compiler assigns, of what it may use of the chip's memory. A step fits at 90 % or less. This is not the
+  sum that `memory_analysis()` of jax suggests: its `temp_size_in_bytes` of libtpu 0.0.42 and 0.0.50 has more in it than
+  is ever allocated (7B on v5p:4x4x4: 116.6 GiB beside 81.5 in all, and it is not refused on a chip of 95.7).
 - Collectives: bytes that a chip takes in, counted from the compiled program with the trips of its loops; the factor is
   against the least for the recipe (`videmo_jax/aot/least.py` states the formula).
 - Bound on MFU: model FLOPs by what the slowest of products, memory, interconnect and network takes at the makers'
@@ -39,6 +44,7 @@ itself: `python launch/compile.py --config configs/RECIPE --topology SLICE` (`--
 COLUMNS = (
     "recipe",
     "slice",
+    "jax, libtpu",
     "mesh",
     "tokens a chip",
     "remat (decoder, vision)",
@@ -66,6 +72,7 @@ reference scores the answers, the policy is updated. All stay within what the ot
 RL_COLUMNS = (
     "recipe",
     "slice",
+    "jax, libtpu",
     "mesh",
     "remat (decoder, vision)",
     "program",
@@ -80,8 +87,8 @@ RL_COLUMNS = (
 )
 
 
-def compile_recipe(recipe: str, topology: str, slices: int) -> dict:
-    """The JSON object of launch/compile.py."""
+def compile_recipe(python: str, recipe: str, topology: str, slices: int) -> dict:
+    """The JSON object of launch/compile.py, run by a Python."""
     command = [
         "launch/compile.py",
         "--config",
@@ -91,9 +98,9 @@ def compile_recipe(recipe: str, topology: str, slices: int) -> dict:
         "--num-slices",
         str(slices),
     ]
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([python, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed")
+        sys.exit(f"{python} {' '.join(command)} failed")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -103,7 +110,11 @@ def rows_of(recipe: str, told: dict) -> list[str]:
     others = [f"{axis} {size}" for axis, size in told["mesh"].items() if not axis.startswith("fsdp")]
     mesh = ", ".join([*others, f"fsdp {' x '.join(rings)}"])
     slices = f"{told['slices']} x " if told["slices"] > 1 else ""
-    where, remat = (f"`{recipe}`", f"{slices}{told['topology']}", mesh), f"{told['remat']}, {told['vision_remat']}"
+    stack = f"{told['versions']['jax']}, {told['versions']['libtpu']}"
+    where, remat = (
+        (f"`{recipe}`", f"{slices}{told['topology']}", stack, mesh),
+        f"{told['remat']}, {told['vision_remat']}",
+    )
     if "programs" not in told:
         tokens = f"{told['tokens_per_chip']:,.0f}"
         host = f"{told['host_bytes'] / 2**30:.1f} GiB"
@@ -188,15 +199,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FILE", help="takes the page; rows that are not made stay")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose recipe or topology holds it")
+    parser.add_argument("--python", action="append", metavar="FILE", help="that compiles; several: a row for each")
     arguments = parser.parse_args()
     rows = {each: kept(arguments.write, *each) for each in RECIPES}
     results = []
     for each in RECIPES:
         recipe, topology, _ = each
         if arguments.only in recipe or arguments.only in topology:
-            told = compile_recipe(*each)
-            rows[each] = rows_of(recipe, told)
-            results.append(told)
+            told = [compile_recipe(python, *each) for python in arguments.python or [sys.executable]]
+            rows[each] = [row for one in told for row in rows_of(recipe, one)]
+            results += told
             print(*rows[each], sep="\n", file=sys.stderr, flush=True)
             if arguments.write:
                 arguments.write.write_text(page([found for some in rows.values() for found in some]))

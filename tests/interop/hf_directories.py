@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
+from tests.pytorch import safetensors, torch
 from tests.reference import random_transformers
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
@@ -33,14 +31,18 @@ def write_hf(
 
 def hf_tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a directory's safetensors files, read by the safetensors library."""
-    return {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+    return {
+        name: value
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, value in safetensors.load_file(file).items()
+    }
 
 
 def edit_tensors(folder: Path, change) -> None:
     """Rewrites model.safetensors after `change` has had its way with the dict of tensors."""
-    tensors = load_file(folder / SINGLE)
+    tensors = safetensors.load_file(folder / SINGLE)
     change(tensors)
-    save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
+    safetensors.save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
 
 
 def edit_json(path: Path, **changes) -> None:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.interop.hf_directories import SINGLE, edit_json, edit_tensors, small, write_hf
+from tests.pytorch import torch
 from videmo_jax.data.tokenizer import TokenizerError
 from videmo_jax.interop.export_hf import export_hf
 from videmo_jax.interop.hf_config import HfConfigError, model_config_from_hf

@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import torch
 from flax import nnx
 
 from tests.interop.hf_directories import (
@@ -23,6 +22,7 @@ from tests.interop.hf_directories import (
     small,
     write_hf,
 )
+from tests.pytorch import torch
 from tests.reference import our_parameters
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.interop import stored_arrays

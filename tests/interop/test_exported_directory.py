@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -16,6 +15,7 @@ from transformers import (
 )
 
 from tests.interop.hf_directories import write_hf
+from tests.pytorch import torch
 from tests.reference import TOKEN_IDS
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.interop.export_hf import export_hf

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tests.interop.hf_directories import hf_tensors_of, small
+from tests.pytorch import torch
 from tests.reference import our_parameters
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
+from tests.pytorch import torch
 from tests.reference import (
     IMAGE,
     VIDEO,

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from flax import nnx
 
+from tests.pytorch import torch
 from videmo_jax.interop.hf_names import parameters
 from videmo_jax.model.config import PRESETS
 from videmo_jax.training.optimizer import OptimizerSpec, _decayed, descend, learning_rate, make_optimizer

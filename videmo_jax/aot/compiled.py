@@ -18,6 +18,7 @@ from videmo_jax.aot.least import least_memory_traffic, least_traffic
 from videmo_jax.aot.program import CompileError, Program, Work, compile_program, slices_of
 from videmo_jax.aot.rl_programs import rl_programs
 from videmo_jax.aot.shapes import batch_layout
+from videmo_jax.aot.versions import Versions, installed
 from videmo_jax.data.rows import Budget
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.flops import step_flops
@@ -44,6 +45,7 @@ class Compiled:
       programs: that it consists of, the one that trains last: SFT has no other.
       answers, slots: to each row, tokens of each, as rows of RL hold them; 0: they hold none.
       updates: calls of the last program; all others are called once.
+      versions: of what compiled it.
       host_bytes: the most memory that this process held.
     """
 
@@ -57,6 +59,7 @@ class Compiled:
     answers: int
     slots: int
     updates: int
+    versions: Versions
     host_bytes: int
 
     @property
@@ -77,6 +80,7 @@ class Compiled:
         """
         described = {
             "fits": self.fits,
+            "versions": self.versions.to_json(),
             "chip": self.chip.name,
             "devices": self.mesh.size,
             "slices": slices_of(self.mesh),
@@ -167,6 +171,7 @@ def compile_step(config: ConfigDict, topology: str, slices: int = 1) -> Compiled
         answers,
         slots,
         updates,
+        installed(),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 

@@ -17,6 +17,9 @@ def summary(compiled: Compiled) -> RenderableType:
     told = compiled.to_json()
     facts = Table.grid(padding=(0, 2))
     mesh = " x ".join(f"{axis} {size}" for axis, size in told["mesh"].items()) or "one device"
+    versions = compiled.versions
+    by = f"jax {versions.jax}, libtpu {versions.libtpu}, Python {versions.python}"
+    facts.add_row("compiler", by + (f"\n[red]{versions.warning}[/]" if versions.warning else ""))
     facts.add_row("model", f"{told['parameters'] / 1e9:.2f} B parameters")
     facts.add_row("slice", f"{told['devices']} {told['chip']} in {told['slices']} slice(s): {mesh}")
     answers = f", {compiled.answers} answers of up to {compiled.slots:,} tokens each" if compiled.answers else ""

@@ -27,6 +27,8 @@ from videmo_jax.model.positions import VisionGrid
 
 # Containers that hold their own frames. FFmpeg also opens playlists, which would read other files of this machine.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,ivf,flv,asf,ogg,gif"
+# Titles in other encodings are common, and nobody reads them here. PyAV 19 bears them by itself, without an option.
+TITLES = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 NO_FRAME = "not a single frame can be decoded; download or convert it again"
 MAX_ASPECT = 200  # qwen-vl-utils refuses beyond
 
@@ -192,9 +194,7 @@ def _read(path: Path, spec: FrameSpec) -> Clip:
 @contextmanager
 def _open(path: Path, spec: FrameSpec) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its first video stream that is no cover picture."""
-    # Titles in other encodings are common, and nobody reads them here.
-    options = {"format_whitelist": CONTAINERS}
-    with av.open(str(path), options=options, metadata_errors="replace") as container:
+    with av.open(str(path), options={"format_whitelist": CONTAINERS}, **TITLES) as container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError("holds no video stream; give a file that has one")

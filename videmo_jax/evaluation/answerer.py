@@ -18,6 +18,7 @@ from videmo_jax.evaluation.batches import Batching, Group, Shape, row_shape, sta
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sampling.decode import Decoding, generate
 from videmo_jax.sampling.policy import Answer, Policy, banned_ids, read_answer, stop_ids
+from videmo_jax.sharding.devices import platform
 from videmo_jax.sharding.rules import batch_sharding, make_mesh
 from videmo_jax.training.checkpoint import (
     CheckpointError,
@@ -33,7 +34,7 @@ DTYPES = ("float32", "bfloat16")
 
 def default_dtype() -> str:
     """float32 on the CPU, bfloat16 elsewhere."""
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return "float32" if platform() == "cpu" else "bfloat16"
 
 
 class Answerer:

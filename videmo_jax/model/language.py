@@ -122,11 +122,12 @@ class FusedLayer(DecoderLayer):
         self.heads = tuple(kernel.shape[1] for kernel in inward)
         columns = [kernel[...].reshape(kernel.shape[0], -1) for kernel in inward]
         biases = (layer.q_bias, layer.k_bias, layer.v_bias)
+        # Said to hold arrays: a layout such as `Strips` is no array itself, and flax takes it for a constant.
         self.in_bias = jnp.concatenate([bias[...].reshape(-1) for bias in biases])
-        self.in_kernel = lay_out(jnp.concatenate(columns, axis=-1))
-        self.o_kernel = lay_out(layer.o[...].reshape(-1, layer.o.shape[-1]))
-        self.gate_up_kernel = lay_out(jnp.concatenate([layer.gate[...], layer.up[...]], axis=-1))
-        self.down_kernel = lay_out(layer.down[...])
+        self.in_kernel = nnx.data(lay_out(jnp.concatenate(columns, axis=-1)))
+        self.o_kernel = nnx.data(lay_out(layer.o[...].reshape(-1, layer.o.shape[-1])))
+        self.gate_up_kernel = nnx.data(lay_out(jnp.concatenate([layer.gate[...], layer.up[...]], axis=-1)))
+        self.down_kernel = nnx.data(lay_out(layer.down[...]))
 
     def qkv(self, y: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
         """As `DecoderLayer.qkv`, in one product."""

@@ -10,6 +10,8 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from videmo_jax.sharding.devices import all_devices
+
 # What a config sizes, slowest first: replica (between slices), data, fsdp (weights sharded, batch split), tensor.
 SHAPE = ("replica", "data", "fsdp", "tensor")
 # Devices along fsdp lie on up to three rings of the interconnect, and what is gathered along it travels ring by ring:
@@ -45,7 +47,7 @@ def make_mesh(
     Raises:
       ValueError: an axis is unknown, the shape does not fill the devices, or `replica` is no multiple of the slices.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    devices = list(all_devices() if devices is None else devices)
     unknown = set(shape) - set(SHAPE)
     if unknown:
         raise ValueError(f"mesh has no axis {sorted(unknown)}; its axes are {', '.join(SHAPE)}")

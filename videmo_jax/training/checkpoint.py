@@ -30,6 +30,7 @@ from jax.sharding import Mesh
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.lora import merged
 from videmo_jax.model.videmo import abstract_model
+from videmo_jax.sharding.devices import all_devices
 from videmo_jax.sharding.rules import make_mesh, shard_state
 from videmo_jax.training import cluster, integrity
 from videmo_jax.training.folders import absolute
@@ -149,7 +150,7 @@ def restore_params(checkpoint: epath.PathLike, *, mesh: Mesh | None = None, dtyp
       CheckpointError: there is none, or it is damaged; the message names the array or the item.
     """
     stored = _Stored(find_checkpoint(checkpoint))
-    mesh = mesh or make_mesh({"data": 1}, jax.devices()[:1])
+    mesh = mesh or make_mesh({"data": 1}, all_devices()[:1])
     state = nnx.state(abstract_model(stored.meta().model), nnx.Param)
     target = jax.tree.map(
         lambda a, sharding, held: jax.ShapeDtypeStruct(a.shape, held, sharding=sharding),
