@@ -20,6 +20,9 @@ SMALL_MODEL = (
     "--config.model.vision.full_attention=(1,)",
 )
 
+# Programs of commands are compiled fast rather than well: they are small, and most run for seconds.
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+
 
 def train_arguments(workdir, data, *more, config="configs/quickstart.py"):
     return [
@@ -39,7 +42,7 @@ def start(arguments, output=subprocess.PIPE, **environment):
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | QUICK | environment,
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
@@ -56,6 +59,9 @@ class Pair:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         self._outputs = [tempfile.TemporaryFile("w+", dir=folder) for _ in range(2)]  # noqa: SIM115
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_NUM_CPU_DEVICES": "4"}
+        # JAX writes its cache of programs in the first process alone, and the second, which compiles, may order its
+        # collectives otherwise on CPUs.
+        environment |= {"JAX_ENABLE_COMPILATION_CACHE": "0"}
         self.processes = [
             start(arguments, output, **environment, JAX_PROCESS_ID=str(number))
             for number, output in enumerate(self._outputs)

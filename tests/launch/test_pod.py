@@ -19,13 +19,6 @@ STEPS = 20
 LOST = "another process of this run ended or cannot be reached"
 LAYOUTS = {"one": ("fsdp=1",), "eight": ("fsdp=4", "tensor=2"), "pair": ("replica=2", "fsdp=2", "tensor=2")}
 
-# Programs are compiled fast rather than well. No cache of them: jax writes it in the first process alone, and the
-# second, which compiles, may order its collectives otherwise on CPUs.
-QUICK = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    "JAX_ENABLE_COMPILATION_CACHE": "0",
-}
-
 
 @pytest.fixture(scope="module")
 def arguments(synthetic):
@@ -43,7 +36,7 @@ def arguments(synthetic):
 def whole(tmp_path_factory, arguments):
     """The workdir of two processes that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole")
-    first, second = run_pair(arguments(folder / "run"), folder, **QUICK)
+    first, second = run_pair(arguments(folder / "run"), folder)
     assert f"step {STEPS}/{STEPS}" in first and f"/{STEPS}  loss" not in second
     return folder / "run"
 
@@ -53,7 +46,7 @@ def alone(tmp_path_factory, arguments):
     """Workdirs of runs of one process: with one device, and with eight."""
     folder = tmp_path_factory.mktemp("alone")
     for name, devices in (("one", "1"), ("eight", "8")):
-        code, output = run(arguments(folder / name, name), JAX_NUM_CPU_DEVICES=devices, **QUICK)
+        code, output = run(arguments(folder / name, name), JAX_NUM_CPU_DEVICES=devices)
         assert code == 0, output
     return folder
 
@@ -89,16 +82,16 @@ def test_losses_do_not_depend_on_the_layout(whole, alone):
 
 def test_a_checkpoint_restores_into_any_layout_bit_for_bit(whole, alone, tmp_path):
     """Saved by two processes and restored by one, and the other way round."""
-    code, output = run(["-m", "tests.launch.restored", whole, *LAYOUTS["eight"]], JAX_NUM_CPU_DEVICES="8", **QUICK)
+    code, output = run(["-m", "tests.launch.restored", whole, *LAYOUTS["eight"]], JAX_NUM_CPU_DEVICES="8")
     assert code == 0 and output.split()[-1] == on_one(whole)
-    first, second = run_pair(["-m", "tests.launch.restored", alone / "eight", *LAYOUTS["pair"]], tmp_path, **QUICK)
+    first, second = run_pair(["-m", "tests.launch.restored", alone / "eight", *LAYOUTS["pair"]], tmp_path)
     assert first.split()[-1] == second.split()[-1] == on_one(alone / "eight")
 
 
 def test_whatever_happens_to_a_run_it_goes_on_bit_for_bit(whole, arguments, tmp_path):
     """SIGTERM to one process; damage to what was saved; one process killed; the other one killed."""
     workdir = tmp_path / "run"
-    with Pair(arguments(workdir), tmp_path, **QUICK) as pair:
+    with Pair(arguments(workdir), tmp_path) as pair:
         wait_for_step(workdir, 2, pair.processes)
         while pair.processes[1].poll() is None:  # a scheduler that repeats itself spoils nothing
             pair.processes[1].send_signal(signal.SIGTERM)
@@ -111,7 +104,7 @@ def test_whatever_happens_to_a_run_it_goes_on_bit_for_bit(whole, arguments, tmp_
     pieces = (workdir / f"checkpoints/{step}/params/ocdbt.process_1/d").iterdir()
     flip(max(pieces, key=lambda path: path.stat().st_size))
     for victim, after in ((1, step + 2), (0, step + 5)):
-        with Pair(arguments(workdir), tmp_path, **QUICK) as pair:
+        with Pair(arguments(workdir), tmp_path) as pair:
             wait_for_step(workdir, after, pair.processes)
             pair.processes[victim].kill()
             killed = time.monotonic()
@@ -127,14 +120,14 @@ def test_whatever_happens_to_a_run_it_goes_on_bit_for_bit(whole, arguments, tmp_
         assert re.match(rf"train: step \d+: {LOST}", line)
     assert (workdir / f"damaged/{step}/params").exists()
 
-    run_pair(arguments(workdir), tmp_path, **QUICK)
+    run_pair(arguments(workdir), tmp_path)
     assert losses(workdir) == losses(whole)
     assert on_one(workdir) == on_one(whole)
 
 
 def test_sigterm_to_a_run_of_one_process(alone, arguments, tmp_path):
     workdir = tmp_path / "run"
-    process = start(arguments(workdir, "one"), **QUICK)
+    process = start(arguments(workdir, "one"))
     wait_for_step(workdir, 3, [process])
     for _ in range(3):
         process.send_signal(signal.SIGTERM)
@@ -143,7 +136,7 @@ def test_sigterm_to_a_run_of_one_process(alone, arguments, tmp_path):
     assert process.returncode == 143, output
     step = int(re.search(r"train: step (\d+): asked to end, and saved", output)[1])
     assert steps(workdir)[-1] == step < STEPS
-    code, output = run(arguments(workdir, "one"), **QUICK)
+    code, output = run(arguments(workdir, "one"))
     assert code == 0 and f"resumed from step {step}" in output
     assert losses(workdir) == losses(alone / "one")
     assert on_one(workdir) == on_one(alone / "one")

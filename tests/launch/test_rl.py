@@ -16,16 +16,7 @@ from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.checkpoint import read_meta, steps
 
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Compiled programs, shared by the processes of this module."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        "JAX_NUM_CPU_DEVICES": "1",
-        **REWARDS,
-    }
+ALONE = {"JAX_NUM_CPU_DEVICES": "1", **REWARDS}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +28,9 @@ def arguments(synthetic, after_sft):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, arguments, cache):
+def finished(tmp_path_factory, arguments):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    code, output = run(arguments(workdir), **cache)
+    code, output = run(arguments(workdir), **ALONE)
     assert code == 0, output
     return workdir
 
@@ -99,9 +90,9 @@ def test_samples_and_held_out_answers_say_what_metrics_say(finished):
                 )
 
 
-def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache):
+def test_a_finished_run_started_again_changes_nothing(finished, arguments):
     before = digest(finished), written(finished), (finished / "metrics.jsonl").read_bytes()
-    code, output = run(arguments(finished), **cache)
+    code, output = run(arguments(finished), **ALONE)
     assert code == 0, output
     assert (digest(finished), written(finished), (finished / "metrics.jsonl").read_bytes()) == before
 
@@ -116,13 +107,13 @@ KILLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", KILLS)
-def test_runs_killed_in_every_stage_end_bit_for_bit(workers, finished, arguments, cache, tmp_path):
+def test_runs_killed_in_every_stage_end_bit_for_bit(workers, finished, arguments, tmp_path):
     workdir = tmp_path / "killed"
     train, *more = arguments(workdir, f"--config.rewards.workers={workers}")
     for place, step in KILLS[workers]:
-        code, output = run(["-m", "tests.launch.killed", place, step, *more], **cache)
+        code, output = run(["-m", "tests.launch.killed", place, step, *more], **ALONE)
         assert code == -signal.SIGKILL, (place, code, output)
-    code, output = run([train, *more], **cache)
+    code, output = run([train, *more], **ALONE)
     assert code == 0 and re.search("resumed from step [34]", output), output
     assert one_device(workdir) == one_device(finished)
     assert [timeless(line) for line in lines_of(workdir)] == [timeless(line) for line in lines_of(finished)]
@@ -130,16 +121,16 @@ def test_runs_killed_in_every_stage_end_bit_for_bit(workers, finished, arguments
 
 
 @pytest.mark.slow
-def test_the_policy_is_evaluated_and_exported(finished, synthetic, cache, tmp_path):
+def test_the_policy_is_evaluated_and_exported(finished, synthetic, tmp_path):
     out = tmp_path / "scores"
     asked = ["--data", synthetic, "--tasks", "MEAD_ID", "--max-new-tokens", "16", "--out", out]
-    code, output = run(["launch/evaluate.py", "--checkpoint", finished, *asked], **cache)
+    code, output = run(["launch/evaluate.py", "--checkpoint", finished, *asked], **ALONE)
     assert code == 0, output
     recipe = json.loads((out / "scores.json").read_text())["recipe"]
     assert str(STEPS) in json.dumps(recipe) and identity(finished)["hash"] in json.dumps(recipe)
-    code, output = run(["launch/convert.py", "export", "--checkpoint", finished, "--out", tmp_path / "hf"], **cache)
+    code, output = run(["launch/convert.py", "export", "--checkpoint", finished, "--out", tmp_path / "hf"], **ALONE)
     assert code == 0, output
-    code, output = run(["launch/convert.py", "import", "--hf", tmp_path / "hf", "--out", tmp_path / "back"], **cache)
+    code, output = run(["launch/convert.py", "import", "--hf", tmp_path / "hf", "--out", tmp_path / "back"], **ALONE)
     assert code == 0, output
     assert digest(tmp_path / "back") == digest(finished)
 
@@ -154,18 +145,18 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_cannot_start_says_why_in_one_line(wrong, arguments, cache, tmp_path):
+def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path):
     more, message = WRONG[wrong]
-    code, output = run(arguments(tmp_path / "run", *more), **cache)
+    code, output = run(arguments(tmp_path / "run", *more), **ALONE)
     assert code == 1 and message in output.splitlines()[-1], output
     assert "Traceback" not in output
 
 
 @pytest.mark.slow
-def test_another_init_in_the_place_of_the_first_is_refused_in_one_line(finished, arguments, cache, tmp_path):
+def test_another_init_in_the_place_of_the_first_is_refused_in_one_line(finished, arguments, tmp_path):
     """The run itself, say, whose weights are no longer what the policy is to be compared with."""
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
-    code, output = run(arguments(copy, f"--config.init={finished}"), **cache)
+    code, output = run(arguments(copy, f"--config.init={finished}"), **ALONE)
     assert code == 1 and "is not the checkpoint that this run began with" in output.splitlines()[-1], output
     assert "Traceback" not in output

@@ -6,7 +6,6 @@ import pytest
 
 from tests.launch.commands import run, run_pair
 from tests.launch.rl_runs import REWARDS, lines_of, rl_arguments, timeless
-from tests.launch.test_pod import QUICK
 from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.training.checkpoint import restore_params
 
@@ -45,7 +44,7 @@ def one(arguments, tmp_path_factory):
 
 def alone(arguments, workdir, devices, *mesh):
     """A run of one process."""
-    code, output = run(arguments(workdir, *mesh), JAX_NUM_CPU_DEVICES=devices, **QUICK, **REWARDS)
+    code, output = run(arguments(workdir, *mesh), JAX_NUM_CPU_DEVICES=devices, **REWARDS)
     assert code == 0, output
     return workdir
 
@@ -82,7 +81,7 @@ def test_eight_devices_give_the_updates_of_one(one, arguments, after_sft, tmp_pa
 
 @pytest.mark.parametrize("layout", PAIRS)
 def test_two_processes_give_the_updates_of_one_device(layout, one, arguments, after_sft, tmp_path):
-    first, second = run_pair(arguments(tmp_path / "run", *PAIRS[layout]), tmp_path, **QUICK, **REWARDS)
+    first, second = run_pair(arguments(tmp_path / "run", *PAIRS[layout]), tmp_path, **REWARDS)
     assert f"step {UPDATES}/{UPDATES}" in first and f"/{UPDATES}  loss" not in second
     same_updates(tmp_path / "run", one, after_sft)
     listed = failures(tmp_path / "run")
@@ -95,8 +94,8 @@ def test_one_step_of_staleness_gives_the_same_on_two_processes(arguments, after_
     def stale(name, *mesh):
         return [*arguments(tmp_path / name, *mesh), "--config.rollout.staleness=1", "--config.rewards.workers=1"]
 
-    code, output = run(stale("one", *ALONE["one"][1:]), JAX_NUM_CPU_DEVICES="1", **QUICK, **REWARDS)
+    code, output = run(stale("one", *ALONE["one"][1:]), JAX_NUM_CPU_DEVICES="1", **REWARDS)
     assert code == 0, output
-    run_pair(stale("pair", *PAIRS["fsdp"]), tmp_path, **QUICK, **REWARDS)
+    run_pair(stale("pair", *PAIRS["fsdp"]), tmp_path, **REWARDS)
     same_updates(tmp_path / "pair", tmp_path / "one", after_sft)
     assert failures(tmp_path / "pair") == failures(tmp_path / "one")

@@ -17,15 +17,6 @@ STEPS = 14
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Compiled programs, shared by the processes of this module."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
-
-
-@pytest.fixture(scope="module")
 def arguments(synthetic):
     def make(workdir, *more):
         plan = (f"--config.steps={STEPS}", "--config.checkpoint.every=2", "--config.log.every=1")
@@ -35,9 +26,9 @@ def arguments(synthetic):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, arguments, cache):
+def finished(tmp_path_factory, arguments):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    code, output = run(arguments(workdir), **cache)
+    code, output = run(arguments(workdir))
     assert code == 0, output
     return workdir
 
@@ -89,16 +80,16 @@ def test_a_run_leaves_what_the_contract_names(finished):
 
 
 @pytest.mark.slow
-def test_runs_killed_at_random_steps_end_bit_for_bit_like_one_that_was_not(finished, arguments, cache, tmp_path):
+def test_runs_killed_at_random_steps_end_bit_for_bit_like_one_that_was_not(finished, arguments, tmp_path):
     workdir = tmp_path / "killed"
     kills = sorted(random.Random(time.time_ns()).sample(range(2, STEPS), 3))
     for kill in kills:
-        process = start(arguments(workdir), **cache)
+        process = start(arguments(workdir))
         while process.poll() is None and not any(line["step"] >= kill for line in logged(workdir)):
             time.sleep(0.01)
         process.kill()
         process.communicate()
-    code, output = run(arguments(workdir), **cache)
+    code, output = run(arguments(workdir))
     assert code == 0, output
     assert digest(workdir) == digest(finished), f"killed at steps {kills}"
     losses = {line["step"]: line["loss"] for line in logged(finished)}
@@ -132,9 +123,9 @@ def curriculum(tmp_path_factory, synthetic):
 
 
 @pytest.fixture(scope="module")
-def finished_curriculum(tmp_path_factory, curriculum, cache):
+def finished_curriculum(tmp_path_factory, curriculum):
     workdir = tmp_path_factory.mktemp("runs") / "curriculum"
-    code, output = run(curriculum(workdir), **cache)
+    code, output = run(curriculum(workdir))
     assert code == 0, output
     return workdir
 
@@ -159,16 +150,16 @@ def test_a_curriculum_runs_its_stages_in_one_workdir(finished_curriculum):
 
 @pytest.mark.slow
 def test_a_curriculum_killed_in_each_stage_and_around_each_boundary_ends_bit_for_bit(
-    finished_curriculum, curriculum, cache, tmp_path
+    finished_curriculum, curriculum, tmp_path
 ):
     workdir = tmp_path / "killed"
     for kill in (1, 4, 6, 9, 11, 14, 15):
-        process = start(curriculum(workdir), **cache)
+        process = start(curriculum(workdir))
         while process.poll() is None and not any(line["step"] >= kill for line in logged(workdir)):
             time.sleep(0.005)
         process.kill()
         process.communicate()
-    code, output = run(curriculum(workdir), **cache)
+    code, output = run(curriculum(workdir))
     assert code == 0, output
     assert digest(workdir) == digest(finished_curriculum)
     losses = [(line["step"], line["stage"], line["loss"]) for line in logged(finished_curriculum)]
@@ -177,39 +168,39 @@ def test_a_curriculum_killed_in_each_stage_and_around_each_boundary_ends_bit_for
 
 
 @pytest.mark.slow
-def test_a_stage_alone_starts_from_a_checkpoint(finished_curriculum, curriculum, cache, tmp_path):
+def test_a_stage_alone_starts_from_a_checkpoint(finished_curriculum, curriculum, tmp_path):
     """From the weights after stage one it is the second stage of the whole run, bit for bit."""
     whole, workdir = finished_curriculum, tmp_path / "second"
     alone = {"config": "configs/curriculum.py:stage2"}
-    code, output = run(curriculum(workdir, **alone), **cache)
+    code, output = run(curriculum(workdir, **alone))
     assert code != 0 and "name their checkpoint in init" in output and "Traceback" not in output
-    code, output = run(curriculum(tmp_path / "first", config="configs/curriculum.py:stage1"), **cache)
+    code, output = run(curriculum(tmp_path / "first", config="configs/curriculum.py:stage1"))
     assert code == 0, output
-    code, output = run(curriculum(workdir, f"--config.init={tmp_path / 'first'}", **alone), **cache)
+    code, output = run(curriculum(workdir, f"--config.init={tmp_path / 'first'}", **alone))
     assert code == 0, output
     second = [line["loss"] for line in logged(whole) if line["stage"] == "expression"]
     assert [line["loss"] for line in logged(workdir)] == second
     assert {line["stage"] for line in logged(workdir)} == {"expression"}
 
 
-def test_a_finished_run_started_again_changes_nothing(finished, arguments, cache):
+def test_a_finished_run_started_again_changes_nothing(finished, arguments):
     before = digest(finished)
-    code, output = run(arguments(finished), **cache)
+    code, output = run(arguments(finished))
     assert code == 0, output
     assert digest(finished) == before
 
 
 @pytest.mark.slow
-def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(arguments, cache, tmp_path):
+def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(arguments, tmp_path):
     """A strict guard stops a run that learns too fast; without it the rest is that of a run that never stopped."""
     whole, workdir = tmp_path / "whole", tmp_path / "stopped"
     fast = ("--config.optimizer.learning_rate=0.1", "--config.checkpoint.every=100", "--config.held_out.samples=0")
-    code, output = run(arguments(whole, *fast, "--config.guard.spike=0"), **cache)
+    code, output = run(arguments(whole, *fast, "--config.guard.spike=0"))
     assert code == 0, output
     said = []
     for _ in range(2):  # started again as it is, it stops at the same step
         strict = ("--config.guard.spike=1e-9", "--config.guard.warmup=2")
-        code, output = run(arguments(workdir, *fast, *strict), **cache)
+        code, output = run(arguments(workdir, *fast, *strict))
         assert code != 0 and "Traceback" not in output
         said.append(output.strip().splitlines()[-1])
     assert said[0] == said[1] and "the loss leapt" in said[0]
@@ -226,7 +217,6 @@ def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(argumen
     shutil.copytree(workdir, without)
     code, output = run(
         arguments(without, *fast, "--config.guard.spike=0", f"--config.data.leave_out={workdir / 'stopped.json'}"),
-        **cache,
     )
     assert code == 0, output
     assert f"{len(set(record['samples']))} of" in output
@@ -234,7 +224,7 @@ def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(argumen
     assert sorted(listed) == sorted(set(record["samples"]))
     assert logged(without)[-1]["step"] == STEPS and logged(without)[bad - 1]["loss"] != losses[bad]
 
-    code, output = run(arguments(workdir, *fast, "--config.guard.spike=0"), **cache)
+    code, output = run(arguments(workdir, *fast, "--config.guard.spike=0"))
     assert code == 0, output
     assert digest(workdir) == digest(whole)
     assert {line["step"]: line["loss"] for line in logged(workdir)} == losses
@@ -258,11 +248,9 @@ def damaged(synthetic, tmp_path):
     return root
 
 
-def test_what_cannot_be_used_is_listed_and_the_run_goes_on(damaged, arguments, tmp_path, cache):
+def test_what_cannot_be_used_is_listed_and_the_run_goes_on(damaged, arguments, tmp_path):
     workdir = tmp_path / "run"
-    code, output = run(
-        arguments(workdir, f"--config.data.root={damaged}", "--config.data.max_skipped_share=0.6"), **cache
-    )
+    code, output = run(arguments(workdir, f"--config.data.root={damaged}", "--config.data.max_skipped_share=0.6"))
     assert code == 0, output
     lines = [json.loads(line) for line in (workdir / "skipped.jsonl").read_text().splitlines()]
     reasons = " | ".join(line["reason"] for line in lines)
@@ -272,17 +260,17 @@ def test_what_cannot_be_used_is_listed_and_the_run_goes_on(damaged, arguments, t
     assert f"{len(lines)} of" in output
 
 
-def test_too_much_that_cannot_be_used_stops_the_run(damaged, arguments, tmp_path, cache):
-    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"), **cache)
+def test_too_much_that_cannot_be_used_stops_the_run(damaged, arguments, tmp_path):
+    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"))
     assert code != 0
     assert "max_skipped_share = 0.05" in output
     assert "Traceback" not in output
 
 
-def test_a_broken_annotation_file_is_refused_at_the_start(damaged, arguments, tmp_path, cache):
+def test_a_broken_annotation_file_is_refused_at_the_start(damaged, arguments, tmp_path):
     path = damaged / "jsons/train/attribute/full/MEAD_ID.json"
     path.write_text(path.read_text()[:-20])
-    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"), **cache)
+    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"))
     assert code != 0
     assert "MEAD_ID.json" in output
     assert "Traceback" not in output
@@ -296,9 +284,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_said_in_one_line(wrong, finished, arguments, cache):
+def test_what_is_wrong_is_said_in_one_line(wrong, finished, arguments):
     more, expected = WRONG[wrong]
-    code, output = run(arguments(finished, *more), **cache)
+    code, output = run(arguments(finished, *more))
     assert code != 0
     assert expected in output
     assert "Traceback" not in output
@@ -326,32 +314,32 @@ WRONG_START = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_START)
-def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path, cache):
+def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path):
     more, expected = WRONG_START[wrong]
-    code, output = run(arguments(tmp_path / "run", *more), **cache)
+    code, output = run(arguments(tmp_path / "run", *more))
     assert code != 0
     assert expected in output
     assert "Traceback" not in output
 
 
-def test_a_start_that_was_refused_can_be_corrected_in_the_same_workdir(arguments, tmp_path, cache):
-    assert run(arguments(tmp_path / "run", "--config.data.row.tokens=8"), **cache)[0] != 0
-    code, output = run(arguments(tmp_path / "run"), **cache)
+def test_a_start_that_was_refused_can_be_corrected_in_the_same_workdir(arguments, tmp_path):
+    assert run(arguments(tmp_path / "run", "--config.data.row.tokens=8"))[0] != 0
+    code, output = run(arguments(tmp_path / "run"))
     assert code == 0, output
     assert not (tmp_path / "run" / "skipped.jsonl").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(finished, arguments, tmp_path, cache):
+def test_a_checkpoint_of_another_model_is_refused(finished, arguments, tmp_path):
     more = (f"--config.init={finished}", "--config.model.text.layers=2")
-    code, output = run(arguments(tmp_path / "run", *more), **cache)
+    code, output = run(arguments(tmp_path / "run", *more))
     assert code != 0
     assert "text.layers: 1 there, 2 in the config" in output
     assert "Traceback" not in output
 
 
-def test_a_run_starts_from_a_checkpoint(finished, arguments, tmp_path, cache):
+def test_a_run_starts_from_a_checkpoint(finished, arguments, tmp_path):
     workdir = tmp_path / "second"
-    code, output = run(arguments(workdir, f"--config.init={finished}"), **cache)
+    code, output = run(arguments(workdir, f"--config.init={finished}"))
     assert code == 0, output
     assert logged(workdir)[0]["loss"] < logged(finished)[0]["loss"]
     assert read_meta(workdir).origin == {"init": str(finished)}
