@@ -11,8 +11,8 @@ install_package() {
   # Into a folder: the system stays as it is.
   python3 -m pip install --quiet --upgrade --target tools uv
   tools/bin/uv venv --quiet --clear --python 3.13 env
-  tools/bin/uv pip install --quiet --python env/bin/python --constraints source/launch/tpu/constraints.txt \
-    --editable './source[tpu,gcs]'
+  tools/bin/uv pip install --quiet --compile-bytecode --python env/bin/python \
+    --constraints source/launch/tpu/constraints.txt --editable './source[tpu,gcs]'
 }
 
 start_training() {
