@@ -6,6 +6,7 @@ quickstart_rl.py:sft is the supervised run that it begins with. Then, with the s
 
 from ml_collections import ConfigDict
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.rl.recipe import rl_recipe
 from videmo_jax.sft.recipe import sft_recipe, stage_recipe
 
@@ -15,7 +16,7 @@ LABELS = ("CelebV-HQ_*", "AffWild2_*")
 
 def get_config(arg: str | None = None) -> ConfigDict:
     if arg not in (None, "sft"):
-        raise ValueError(f":{arg} is nothing that this recipe has; there is :sft, the run that it begins with")
+        raise UserError(f":{arg} is nothing that this recipe has; there is :sft, the run that it begins with")
     config = sft_recipe("tiny") if arg else rl_recipe("tiny")
     text, vision = config.model.text, config.model.vision
     text.width = vision.out_width = 128

@@ -42,12 +42,13 @@ def main(argv: Sequence[str]) -> None:
 
     from videmo_jax.aot.compiled import compile_step
     from videmo_jax.aot.summary import summary
+    from videmo_jax.files.errors import UserError
 
     console = Console(stderr=True)
     try:
         with console.status(f"compiling for {SLICES.value} x {TOPOLOGY.value}: a program takes one to four minutes"):
             compiled = compile_step(CONFIG.value, TOPOLOGY.value, SLICES.value)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         fail(str(error), "compile")
     console.print(summary(compiled))
     known = {"config": flags.FLAGS["config"].config_filename, "topology": TOPOLOGY.value}

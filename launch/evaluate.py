@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 
 from videmo_jax.commands import one_line, positive
+from videmo_jax.files.errors import UserError
 
 if TYPE_CHECKING:
     from videmo_jax.evaluation.judging import Judge
@@ -146,13 +147,12 @@ def progress_bars() -> Iterator[Callable[[str, str], Callable[[int, int], None]]
 
 def evaluate(flags: argparse.Namespace) -> None:
     """Answers or reads, scores, prints."""
-    from etils import epath
-
     from videmo_jax.evaluation import results, runner, tables
     from videmo_jax.evaluation.answerer import default_dtype
+    from videmo_jax.files.paths import writable_folder
 
-    if flags.out and (out := epath.Path(flags.out)).exists() and not out.is_dir():
-        raise ValueError(f"--out {flags.out}: is a file; name a folder")
+    if flags.out:
+        writable_folder(flags.out)
     name = flags.name or _name(flags.predictions or flags.checkpoint)
     with progress_bars() as bar:
         scoring = results.Scoring(judge_of(flags), flags.rules, name, bar("judging", "items"))
@@ -199,10 +199,10 @@ def require_some(scored: "Results", flags: argparse.Namespace) -> None:
     asked = sum(file.items for file in files)
     if asked and asked == sum(file.skipped for file in files):
         where = f"; {flags.out}/skipped.jsonl says why" if flags.checkpoint else ""
-        raise ValueError(f"none of {asked} items has an answer{where}")
+        raise UserError(f"none of {asked} items has an answer{where}")
     failed = sum(file.judged.failed for file in files if file.judged)
     if failed and failed == len(scored.items):
-        raise ValueError(f"the judge gave no reply at all; {flags.out}/judge/failed.jsonl says why")
+        raise UserError(f"the judge gave no reply at all; {flags.out}/judge/failed.jsonl says why")
 
 
 def judge_of(flags: argparse.Namespace) -> "Judge":

@@ -1,8 +1,6 @@
 """A look at a dataset: one HTML page with frames, questions and answers of random samples, counts and lengths."""
 
 import argparse
-import json
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -12,6 +10,10 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from videmo_jax.commands import one_line
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import read_journal
+from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_text
 
 if TYPE_CHECKING:
     from videmo_jax.data.sample import Sample
@@ -122,7 +124,7 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
     from videmo_jax.data.shown import shown_clip
 
     if flags.variant is not None:
-        raise ValueError(f"--variant {flags.variant}: records hold one alone; leave it out")
+        raise UserError(f"--variant {flags.variant}: records hold one alone; leave it out")
     records = read_records(flags.data, flags.split)
     file_of, names = records.sample_files()
     if include is None:
@@ -138,7 +140,7 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
         pairs = zip(sample.videos, read, strict=True)
         return tuple(shown_clip(path, clip, records.frames.temporal_patch) for path, clip in pairs)
 
-    lines = [json.loads(line) for line in (records.root / REPORT).read_text().splitlines()]
+    lines = read_journal(records.root / REPORT, "prepare the records again")
     return Data(
         [names[number] for number in file_of[places].tolist()],
         lambda number: records.samples[int(places[number])].sample,
@@ -150,15 +152,13 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
 
 def look(flags: argparse.Namespace) -> None:
     """Reads, chooses, writes the page, prints what was found."""
-    from etils import epath
-
     from videmo_jax.data.records.reader import MANIFEST
     from videmo_jax.reports.dataset import DatasetView, ShownSample, dataset_page
 
     if flags.out.is_dir():
-        raise ValueError(f"--out {flags.out}: is a folder; name a file, such as {flags.out / 'look.html'}")
+        raise UserError(f"--out {flags.out}: is a folder; name a file, such as {flags.out / 'look.html'}")
     include = flags.tasks and [f"{name.removesuffix('.json')}.json" for name in flags.tasks]
-    prepared = (epath.Path(flags.data) / MANIFEST).exists()
+    prepared = (open_path(flags.data) / MANIFEST).exists()
     data = (from_records if prepared else from_videos)(flags, include)
     chosen = [(number, data.sample(number)) for number in choose(data.files, flags.samples, flags.seed)]
     shown = [
@@ -181,10 +181,7 @@ def look(flags: argparse.Namespace) -> None:
         shown=shown,
         rejected=data.rejected,
     )
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = flags.out.with_name(f".{flags.out.name}.partial-{os.getpid()}")
-    partial.write_text(dataset_page(view), encoding="utf-8")
-    partial.replace(flags.out)
+    write_text(flags.out, dataset_page(view))
     unread = sum(bool(clip.fault) for sample in shown for clip in sample.clips)
     print(
         f"wrote {flags.out}: {len(shown)} of {len(data.files):,} samples shown, {len(data.rejected):,} left out"

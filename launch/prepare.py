@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from videmo_jax.commands import one_line
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.paths import is_remote
 
 EXAMPLES = """examples:
   python launch/prepare.py --emo-cfg Emo-CFG --out records/emo-cfg --workers 32
@@ -79,9 +81,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if flags.emo_cfg is None and flags.synthetic is None:
         parser.error("give --emo-cfg or --synthetic")
     for name, value in (("--emo-cfg", flags.emo_cfg), *(("--instructions", file) for file in flags.instructions)):
-        if value and "://" in value:
+        if value and is_remote(value):
             parser.error(f"{name} {value}: is read from a local path; mount or copy it. --out may be gs://")
-    if "://" in flags.out and flags.emo_cfg is None:
+    if is_remote(flags.out) and flags.emo_cfg is None:
         parser.error("the synthetic set is rendered into a local folder: name it by --emo-cfg")
     if flags.workers < 1 or flags.clip_seconds <= 0:
         parser.error("--workers and --clip-seconds are above 0")
@@ -101,11 +103,11 @@ def frame_fields(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name not in types:
-            raise ValueError(f"--frames {pair}: no such field; there are {', '.join(types)}")
+            raise UserError(f"--frames {pair}: no such field; there are {', '.join(types)}")
         try:
             found[name] = types[name](value)
         except ValueError:
-            raise ValueError(f"--frames {pair}: {value!r} is not a number of type {types[name].__name__}") from None
+            raise UserError(f"--frames {pair}: {value!r} is not a number of type {types[name].__name__}") from None
     return found
 
 

@@ -1,7 +1,6 @@
 """How a model reads a face: attributes, expressions, emotions, the best of several candidates kept at each level."""
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videmo_jax.commands import one_line, positive
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.paths import is_remote, open_path, writable_folder
 
 if TYPE_CHECKING:
     from videmo_jax.data.video import Clip, FrameSpec
@@ -65,39 +67,25 @@ def settings_of(flags: argparse.Namespace) -> "Settings":
     from videmo_jax.sampling.reasoning import Prompts, Settings
     from videmo_jax.sampling.reasoning_scores import Scorer
 
+    texts = flags.prompts and read_json(flags.prompts, "prompts are short texts", MOST_PROMPT_BYTES)
     return Settings.of(
         flags.candidates,
         flags.temperature,
         max_new_tokens=flags.max_new_tokens,
         scorer=Scorer.parse(flags.scorer),
-        prompts=Prompts.from_json(read_json(flags.prompts)) if flags.prompts else Prompts(),
+        prompts=Prompts.from_json(texts) if texts else Prompts(),
     )
-
-
-def read_json(path: str) -> Any:
-    """A small JSON file; errors name it."""
-    from etils import epath
-
-    file = epath.Path(path)
-    if file.stat().length > MOST_PROMPT_BYTES:
-        raise ValueError(f"{path}: more than {MOST_PROMPT_BYTES:,} bytes; prompts are short texts")
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:  # also what is no UTF-8
-        raise ValueError(f"{path}: not JSON ({error})") from None
 
 
 def read_video(path: str, frames: "FrameSpec") -> "Clip":
     """The clip of a file, which is copied to this machine first where it lies in a bucket."""
-    from etils import epath
-
     from videmo_jax.data.video import read_clip
 
-    if "://" not in path:
+    if not is_remote(path):
         return read_clip(path, frames)
     with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder) / epath.Path(path).name
-        epath.Path(path).copy(copied)
+        copied = Path(folder) / open_path(path).name
+        open_path(path).copy(copied)
         return read_clip(copied, frames)
 
 
@@ -115,7 +103,6 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
 
 def reason(flags: argparse.Namespace) -> None:
     """Reads, reasons, writes, prints."""
-    from etils import epath
 
     from videmo_jax.affective.text import read_tree
     from videmo_jax.data.inputs import InputSpec
@@ -124,9 +111,7 @@ def reason(flags: argparse.Namespace) -> None:
     from videmo_jax.sampling import reasoning
     from videmo_jax.training.checkpoint import read_meta
 
-    out = epath.Path(flags.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {flags.out}: is a file; name a folder")
+    out = writable_folder(flags.out)
     settings = settings_of(flags)
     # Before the model is loaded, which may take minutes.
     inputs = InputSpec.from_json(read_meta(flags.checkpoint).inputs)
@@ -138,7 +123,7 @@ def reason(flags: argparse.Namespace) -> None:
         policy = Answerer(flags.checkpoint, settings.decoding, dtype).policy
         (result,) = reasoning.reason(policy, [subject], settings, read_tree, report)
     if isinstance(result, str):
-        raise ValueError(f"{subject.id}: {result}; lower --max-new-tokens")
+        raise UserError(f"{subject.id}: {result}; lower --max-new-tokens")
     about = {
         "videos": flags.video,
         "question": flags.question,
@@ -165,7 +150,7 @@ def write(
 ) -> None:
     """Writes both files."""
     from videmo_jax.data.shown import shown_clip
-    from videmo_jax.evaluation.predictions import write_text
+    from videmo_jax.files.writing import write_json, write_text
     from videmo_jax.reports.reasoning import reasoning_page
     from videmo_jax.sampling.reasoning_view import reasoning_view
 
@@ -184,7 +169,7 @@ def write(
             "computed in": about["dtype"],
         },
     )
-    write_text(out / "tree.json", json.dumps({**about, **result.to_json()}, indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "tree.json", {**about, **result.to_json()})
     write_text(out / "report.html", reasoning_page(view))
 
 

@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> None:
     # Imported here, so that --help answers at once.
     import jax
 
+    from videmo_jax.files.errors import UserError
     from videmo_jax.sharding.devices import all_devices
     from videmo_jax.training import cluster
     from videmo_jax.training.profile import Steps
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"train: {notice}", file=sys.stderr)
         cluster.finish()
         sys.exit(cluster.PREEMPTED)
-    except (ValueError, OSError, TrainingStopped) as error:
+    except (UserError, OSError, TrainingStopped) as error:
         if cluster.several():
             cluster.leave(str(error))
         fail(str(error), "train")

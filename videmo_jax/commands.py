@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.installed import check_installed
 
 
@@ -38,7 +39,7 @@ def one_line(*, stopped: str = "stopped", too_large: str = "") -> Iterator[None]
     try:
         check_installed()
         yield
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         fail(str(error))
     except RuntimeError as error:
         if not too_large or "RESOURCE_EXHAUSTED" not in str(error):

@@ -4,10 +4,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
+from videmo_jax.files.errors import UserError
+
 PACKAGE = "videmo-jax"
 
 
-class InstallError(ValueError):
+class InstallError(UserError):
     """A package is missing, too old or too new; the message says which, and what to run."""
 
 

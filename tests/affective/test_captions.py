@@ -4,7 +4,7 @@ import pytest
 
 from tests.affective.captions import examples
 from videmo_jax.affective.lexicon import ASPECTS
-from videmo_jax.data.json_records import json_records
+from videmo_jax.files.json_records import json_records
 
 CAPTIONS = {
     "caption": ("caption_train", "caption_test_sampling_v2_all_example"),

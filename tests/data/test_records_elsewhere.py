@@ -11,8 +11,8 @@ from videmo_jax.data.records import RecordError, Settings, prepare, read_records
 from videmo_jax.data.records.beam import BeamRunner
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
-from videmo_jax.training import folders
-from videmo_jax.training.folders import FolderError
+from videmo_jax.files import paths
+from videmo_jax.files.errors import FileError
 
 SETTINGS = Settings(frames=FrameSpec(min_pixels=784, max_pixels=12_544), shard_size=5, splits=("test",))
 
@@ -54,11 +54,11 @@ def test_missing_packages_are_named(synthetic, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(RecordError, match=r"pip install 'videmo-jax\[beam\]'"):
         prepare(synthetic, tmp_path / "out", SETTINGS, runner=BeamRunner())
-    monkeypatch.setattr(folders, "find_spec", lambda name: None)
+    monkeypatch.setattr(paths, "find_spec", lambda name: None)
     for call in (lambda path: prepare(synthetic, path, SETTINGS), read_records):
-        with pytest.raises(FolderError, match=r"pip install 'videmo-jax\[gcs\]'"):
+        with pytest.raises(FileError, match=r"pip install 'videmo-jax\[gcs\]'"):
             call("gs://bucket/records")
-    with pytest.raises(FolderError, match=r"no other bucket"):
+    with pytest.raises(FileError, match=r"no other bucket"):
         read_records("s3://bucket/records")
 
 

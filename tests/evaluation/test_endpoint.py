@@ -16,7 +16,7 @@ from etils import epath
 
 from tests.evaluation.chat_server import ChatServer, Do
 from videmo_jax.evaluation.endpoint import Endpoint, EndpointDown, EndpointError, Failure, Request, ask, wait_after
-from videmo_jax.evaluation.endpoint_cache import BUCKET_LINES, CacheError, Reply, ReplyCache, cache_key
+from videmo_jax.evaluation.endpoint_cache import BUCKET_LINES, Reply, ReplyCache, cache_key
 
 SECRET = "sk-test-5f1d3b8a77c04e19"
 
@@ -344,7 +344,7 @@ def test_a_broken_line_is_named(line, tmp_path):
         run(endpoint(server), ["a"], tmp_path)
     (part,) = tmp_path.glob("*.jsonl")
     part.write_text(f"{part.read_text()}{line}\n")
-    with pytest.raises(CacheError, match=re.escape(f"{part}: line 2: not a kept reply. Delete this line")):
+    with pytest.raises(UserError, match=re.escape(f"{part}, line 2: no") + ".*delete this line"):
         ReplyCache(tmp_path)
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.interop.hf_directories import SINGLE, edit_json, edit_tensors, small, write_hf
 from tests.pytorch import torch
 from videmo_jax.data.tokenizer import TokenizerError
+from videmo_jax.files.errors import FileError
 from videmo_jax.interop.export_hf import export_hf
 from videmo_jax.interop.hf_config import HfConfigError, model_config_from_hf
 from videmo_jax.interop.import_hf import import_hf
@@ -60,13 +61,13 @@ def test_missing_directory(tmp_path):
 
 def test_missing_config(one):
     (one / "config.json").unlink()
-    refused(one, "config.json", "no such file")
+    refused(one, "config.json", "No such file", error=FileError)
 
 
 @pytest.mark.parametrize("text", ["{", "", "[1]", "\udcff"])
 def test_broken_config(one, text):
     (one / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    refused(one, "config.json", "fetch the file again")
+    refused(one, "config.json", "fetch a broken file again", error=FileError)
 
 
 def test_another_architecture(one):

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 
 from videmo_jax.affective.parser import parse_caption
 from videmo_jax.affective.text import to_text
+from videmo_jax.files.errors import FileError
 from videmo_jax.rl.advantages import group_advantages
 from videmo_jax.rl.reward_spec import Asked, RewardSpec
 from videmo_jax.rl.rewards import Rewards
@@ -25,7 +26,6 @@ from videmo_jax.rl.sample_log import (
     LoggedAnswer,
     LoggedGroup,
     SampleLog,
-    SampleLogError,
     read_samples,
     write_samples_page,
 )
@@ -254,7 +254,7 @@ def test_a_log_that_cannot_be_read_is_not_lost_in_silence(run, tmp_path):
     ]
     for line in bad:
         (tmp_path / LINES).write_text(f"{good}{line}\n{good}")
-        with pytest.raises(SampleLogError, match=r"samples\.jsonl, line 5: "):
+        with pytest.raises(FileError, match=r"samples\.jsonl, line 5: "):
             SampleLog(tmp_path, after_step=10)
     log(tmp_path, run[:2])  # a run that begins anew does not care
     assert (tmp_path / LINES).read_text() == good

@@ -5,9 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from videmo_jax.training.folders import FolderError, open_folder
+from videmo_jax.files.errors import FileError
+from videmo_jax.files.mirror import Mirror
+from videmo_jax.files.paths import open_path
 from videmo_jax.training.metrics import MetricsWriter, read_metrics
-from videmo_jax.training.mirror import Mirror
 from videmo_jax.training.workdir import WorkdirError, claim
 
 
@@ -20,13 +21,13 @@ def test_a_local_workdir_is_written_to_directly(tmp_path):
 
 
 def test_other_buckets_are_refused():
-    with pytest.raises(FolderError, match=r"s3://bucket/run: needs gcsfs for gs://"):
-        open_folder("s3://bucket/run")
+    with pytest.raises(FileError, match=r"s3://bucket/run: needs gcsfs for gs://"):
+        open_path("s3://bucket/run")
 
 
 @pytest.mark.slow
 def test_a_bucket_holds_what_was_written_and_a_new_start_goes_on_with_it(bucket):
-    workdir = open_folder(f"{bucket}/runs/one")
+    workdir = open_path(f"{bucket}/runs/one")
     claim(workdir, {"a": 1}, free=(), started=False)
     console = Console(file=io.StringIO())
     with (

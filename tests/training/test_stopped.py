@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from videmo_jax.training.stopped import Halt, LeaveOutError, read_left_out, stop
+from videmo_jax.files.errors import FileError, UserError
+from videmo_jax.training.stopped import Halt, read_left_out, stop
 
 
 def stopped(folder, halt, **more):
@@ -44,7 +45,7 @@ def test_a_list_that_cannot_be_written_takes_nothing_from_the_message(tmp_path):
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "ids.json"
     path.write_text(text)
-    with pytest.raises(LeaveOutError, match=r"data\.leave_out: .*ids\.json"):
+    with pytest.raises(UserError, match=r"ids\.json: .*data\.leave_out"):
         read_left_out(path)
-    with pytest.raises(LeaveOutError, match="cannot be read"):
+    with pytest.raises(FileError, match=r"none\.json: No such file.*data\.leave_out"):
         read_left_out(tmp_path / "none.json")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from videmo_jax.data.skips import SkipLog, SkippedTooMuch
+from videmo_jax.files.errors import FileError
 from videmo_jax.training.metrics import MetricsWriter, read_metrics
 from videmo_jax.training.workdir import WorkdirError, claim
 
@@ -27,7 +28,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(WorkdirError, match="not empty"):
         claim(tmp_path, {}, free=(), started=True)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WorkdirError, match="no JSON"):
+    with pytest.raises(FileError, match=r"config\.json: no valid JSON"):
         claim(tmp_path, {}, free=(), started=True)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Node, Person
+from videmo_jax.files.errors import UserError
 
 Similarity = Callable[[Node, Node], float]
 Operation = tuple[Node | Person | None, Node | Person | None, float]
@@ -77,11 +78,11 @@ class Costs:
 
     def __post_init__(self) -> None:
         if self.within not in GROUPS:
-            raise ValueError(f"costs: within is {self.within!r}; it must be one of {', '.join(GROUPS)}")
+            raise UserError(f"costs: within is {self.within!r}; it must be one of {', '.join(GROUPS)}")
         for each in fields(self):
             value = getattr(self, each.name)
             if each.type is float and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"costs: {each.name} is {value}; it must be a number from 0 on")
+                raise UserError(f"costs: {each.name} is {value}; it must be a number from 0 on")
 
     def deletion(self, node: Node | Person) -> float:
         """What deleting a node, or a person without nodes, costs."""
@@ -225,7 +226,7 @@ class _Batch:
         most = cells[numbers[:, 0]].astype(float) * cells[numbers[:, 1]]
         if (worst := int(most.argmax())) >= 0 and most[worst] > MOST_CELLS:
             sizes = [int(starts[number + 1] - starts[number]) - 1 for number in numbers[worst]]
-            raise ValueError(
+            raise UserError(
                 f"pair {worst}: trees of {sizes[0]:,} and {sizes[1]:,} nodes need tables of {most[worst]:.1e} cells, "
                 f"more than {MOST_CELLS:.0e}; no caption is so long"
             )
@@ -254,7 +255,7 @@ class _Batch:
             a, b = nodes[pair // count - 2], nodes[pair % count - 2]
             value = float(self.costs.similarity(a, b))
             if not 0 <= value <= 1:
-                raise ValueError(
+                raise UserError(
                     f"costs: the similarity of {a.aspect}: {a.item} and {b.aspect}: {b.item} is {value}; it must be "
                     "from 0 to 1"
                 )

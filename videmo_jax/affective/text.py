@@ -15,6 +15,7 @@ from itertools import accumulate
 
 from videmo_jax.affective.parser import Spans, parse_caption, parse_spans
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Node, Person
+from videmo_jax.files.errors import UserError
 
 MAX_NODES = 10_000
 MAX_DEPTH = 64  # nodes above each other
@@ -23,7 +24,7 @@ INDENT = "  "
 PERSON = "person"
 
 
-class TreeTextError(ValueError):
+class TreeTextError(UserError):
     """A text is no tree in the written form; the message says which line, what is wrong and what belongs there."""
 
 

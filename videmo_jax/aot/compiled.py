@@ -20,6 +20,7 @@ from videmo_jax.aot.rl_programs import rl_programs
 from videmo_jax.aot.shapes import batch_layout
 from videmo_jax.aot.versions import Versions, installed
 from videmo_jax.data.rows import Budget
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.flops import step_flops
 from videmo_jax.model.videmo import abstract_model
@@ -149,7 +150,7 @@ def compile_step(config: ConfigDict, topology: str, slices: int = 1) -> Compiled
     compute = ComputeSpec(**config.compute.to_dict())
     shards = batch_shards(mesh) * compute.microbatches
     if config.batch % shards:
-        raise ValueError(
+        raise UserError(
             f"batch is {config.batch}; on {topology} it must be a multiple of {shards}: the {batch_shards(mesh)} parts "
             f"that devices split it into, times compute.microbatches {compute.microbatches}"
         )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from videmo_jax.files.errors import UserError
+
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 _SHAPE = re.compile(r"\b(pred|bf16|f16|f32|f64|[su](?:8|16|32))\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
@@ -23,7 +25,7 @@ _CHAIN = re.compile(r'frontend_attributes=\{[^}]*chain_id="(\d+)"')
 _GOES_ON = re.compile(r" async-(?:update|done)\(")  # they name what async-start has begun
 
 
-class HloError(ValueError):
+class HloError(UserError):
     """A program's text that is not what this module reads."""
 
 

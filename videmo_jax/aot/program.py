@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from videmo_jax.aot.hlo import Collective, collectives
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.flops import StepFlops
 from videmo_jax.sharding.chips import Chip
 
@@ -23,7 +24,7 @@ MARGIN = 0.9  # of a chip's memory that may be taken: batches ahead and the runt
 DUMP = {"xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": "none"}
 
 
-class CompileError(ValueError):
+class CompileError(UserError):
     """A program cannot be compiled for the slice; the message says why."""
 
 

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from videmo_jax.data.json_records import MAX_FILE_BYTES, DatasetError, json_records
 from videmo_jax.data.sample import ROLES, VIDEO_TAG, Message, Sample
+from videmo_jax.files.json_records import MAX_FILE_BYTES, DatasetError, json_records
 
 __all__ = ["DatasetError", "EmoCfg", "Rejected", "annotation_files", "iterate_emo_cfg", "read_emo_cfg"]
 

@@ -10,6 +10,7 @@ from videmo_jax.data.rows import Prepared
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, FrameSpec, patchify
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.positions import VisionGrid
 
 TIMINGS = ("sampled", "nominal")
@@ -28,7 +29,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if self.seconds_per_grid not in TIMINGS:
-            raise ValueError(f"seconds_per_grid is {self.seconds_per_grid!r}; it must be one of {', '.join(TIMINGS)}")
+            raise UserError(f"seconds_per_grid is {self.seconds_per_grid!r}; it must be one of {', '.join(TIMINGS)}")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from videmo_jax.data.emo_cfg import BadSample, Rejected, Seen, checked, checked_messages, kind
-from videmo_jax.data.json_records import DatasetError, json_lines
 from videmo_jax.data.sample import VIDEO_TAG, Sample
+from videmo_jax.files.json_records import DatasetError, json_lines
 
 FOLDER = "instructions/"  # that `Sample.file` begins with
 ROLES = {"human": "user", "gpt": "assistant"}  # of `conversations`, in our words; the others are the same

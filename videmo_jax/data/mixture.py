@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int32
 
+from videmo_jax.files.errors import UserError
+
 
 @dataclass(frozen=True)
 class Part:
@@ -20,7 +22,7 @@ class Part:
 
     def __post_init__(self) -> None:
         if self.an_epoch and not len(self.numbers):
-            raise ValueError(f"{self.an_epoch} samples an epoch of a part that has none")
+            raise UserError(f"{self.an_epoch} samples an epoch of a part that has none")
 
     def take(self, seed: Sequence[int], epoch: int) -> Int32[np.ndarray, "E"]:
         """The numbers of the epoch: its stretch of an endless row of shuffles."""
@@ -57,7 +59,7 @@ def everything(numbers: Int32[np.ndarray, "N"]) -> Mixture:
 def shared(own: int, share: float) -> int:
     """How many samples join `own` others to be `share` of all; raises ValueError for a share outside [0, 1)."""
     if not 0 <= share < 1:
-        raise ValueError(f"a share of {share:g}; it must be in [0, 1)")
+        raise UserError(f"a share of {share:g}; it must be in [0, 1)")
     return round(own * share / (1 - share))
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Int32
 
 from videmo_jax.data.mixture import Mixture, generator
 from videmo_jax.data.rows import Budget
+from videmo_jax.files.errors import UserError
 
 WINDOW = 4096  # samples that may share rows: larger windows fill rows better and hold lengths apart in time
 KEPT_WINDOWS = 8  # threads that read ahead stand in the next ones
@@ -62,7 +63,7 @@ def pack_rows(tokens: Int32[np.ndarray, "N"], slabs: Int32[np.ndarray, "N"], bud
     """
     order = np.lexsort((np.arange(len(tokens)), tokens, slabs)).astype(np.int32)
     if len(order) and (tokens.max() > budget.tokens or slabs.max() > budget.slabs or tokens.min() < 1):
-        raise ValueError(f"samples longer than an empty row of {budget.tokens} tokens and {budget.slabs} slabs")
+        raise UserError(f"samples longer than an empty row of {budget.tokens} tokens and {budget.slabs} slabs")
     _, firsts = np.unique(slabs[order], return_index=True)
     samples, starts = _fill(
         tokens[order].astype(np.int64), slabs[order].astype(np.int64), firsts, budget.tokens, budget.slabs
@@ -149,7 +150,7 @@ class RowPlan:
           ValueError: there is no sample.
         """
         if not len(mixture):
-            raise ValueError("not a single sample fits a row; enlarge data.row, or look into skipped.jsonl")
+            raise UserError("not a single sample fits a row; enlarge data.row, or look into skipped.jsonl")
         self.mixture, self.budget, self.batch = mixture, budget, batch
         self._sizes, self._seed, self._window, self._pack = sizes, seed, window, pack
         # First row of each epoch and of the one after the last that was counted, and the first rows of its windows.

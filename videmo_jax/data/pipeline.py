@@ -17,6 +17,7 @@ from videmo_jax.data.packing import RowPlan
 from videmo_jax.data.rows import Batch, Budget, Prepared, build_row, misfit, stack_rows
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.source import SampleError, Source
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.sharding.rules import batch_part, batch_sharding
 
@@ -126,7 +127,7 @@ class TrainingBatches(Iterator[Any]):
           ValueError: the state belongs to another plan: other data, budgets or seed.
         """
         if state["plan"] != self._plan.digest:
-            raise ValueError(
+            raise UserError(
                 "the samples or their lengths are not those that the checkpoint's batches were planned from; bring "
                 "back the data as they were, or start a new run from this checkpoint (config.init)"
             )

@@ -1,12 +1,15 @@
 """The samples that were left out, and why: nothing is lost silently, and nothing bad stops a run of hours."""
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import read_journal, to_line
+from videmo_jax.files.writing import append_text, write_text
 
-class SkippedTooMuch(ValueError):
+
+class SkippedTooMuch(UserError):
     """More samples had to be left out than the config allows."""
 
 
@@ -31,14 +34,11 @@ class SkipLog:
         self.reasons: dict[str, str] = {}
         self._faults = 0
         if path is not None and path.exists():
-            kept: list[str] = []
-            for line in path.read_text().splitlines(keepends=True):
-                if line.endswith("\n"):  # a kill may have cut the last one
-                    record = json.loads(line)
-                    self.reasons[record["id"]] = record["reason"]
-                    self._faults += record.get("counts", True)
-                    kept.append(line)
-            path.write_text("".join(kept))
+            records = read_journal(path, "delete the line, or the file: its samples are looked at again")
+            for record in records:
+                self.reasons[record["id"]] = record["reason"]
+                self._faults += record.get("counts", True)
+            write_text(path, map(to_line, records))
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -59,8 +59,7 @@ class SkipLog:
                 return
             self.reasons[id] = reason
             if self._path is not None:
-                with self._path.open("a") as file:
-                    file.write(_line(id, reason, counts))
+                append_text(self._path, to_line({"id": id, "reason": reason} | ({} if counts else {"counts": False})))
             self._faults += counts
             if self._faults > self._max_share * self._total:
                 raise SkippedTooMuch(
@@ -68,7 +67,3 @@ class SkipLog:
                     f"data.max_skipped_share = {self._max_share:g} allows; the last: {id}: {reason}"
                     + (f"; all are listed in {self._called}" if self._path else "")
                 )
-
-
-def _line(id: str, reason: str, counts: bool) -> str:
-    return json.dumps({"id": id, "reason": reason} | ({} if counts else {"counts": False}), ensure_ascii=False) + "\n"

@@ -25,6 +25,8 @@ from videmo_jax.data.sample import Sample
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, ClipCache, FrameSpec, VideoError, clip_grid
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.paths import is_remote
 from videmo_jax.model.positions import VisionGrid
 
 T = TypeVar("T")
@@ -41,11 +43,11 @@ def unwatched(items: Iterable[T], what: str, total: int) -> Iterable[T]:
 BOUNDS = ("max_decoded_frames", "max_source_pixels")
 
 
-class SampleError(ValueError):
+class SampleError(UserError):
     """One sample cannot be used; the message says why. The others can."""
 
 
-class SourceError(ValueError):
+class SourceError(UserError):
     """A source does not fit the run; the message says what differs and what to do."""
 
 
@@ -263,7 +265,7 @@ def open_source(
       DatasetError, RecordError: it cannot be read.
       SourceError: the records were made another way than the run needs.
     """
-    if "://" in os.fspath(root) or (Path(root) / MANIFEST).is_file():
+    if is_remote(root) or (Path(root) / MANIFEST).is_file():
         source = RecordSource(_matching(read_records(root, split), frames, instructions), tokenizer)
         names = [PurePosixPath(file).name for file in source.files.names]
         for pattern in include or ():

@@ -12,6 +12,8 @@ from typing import Self
 
 import tokenizers
 
+from videmo_jax.files.errors import UserError
+
 MAIN_FILE = "tokenizer.json"
 
 # Kept word for word beside it, where a directory has them: an exported model needs them.
@@ -46,7 +48,7 @@ QWEN_SPECIAL_TOKENS = (
 MAX_FILE_BYTES = 64 * 1024**2
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError):
     """The tokenizer's files cannot be used; the message says which file, what is wrong and what to do."""
 
 

@@ -23,6 +23,7 @@ from einops import rearrange, repeat
 from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.positions import VisionGrid
 
 # Containers that hold their own frames. FFmpeg also opens playlists, which would read other files of this machine.
@@ -33,7 +34,7 @@ NO_FRAME = "not a single frame can be decoded; download or convert it again"
 MAX_ASPECT = 200  # qwen-vl-utils refuses beyond
 
 
-class VideoError(ValueError):
+class VideoError(UserError):
     """A video cannot be used; the message says which, what is wrong and what to do."""
 
 
@@ -55,14 +56,14 @@ class FrameSpec:
     def __post_init__(self) -> None:
         for item in fields(self):
             if not getattr(self, item.name) > 0:
-                raise ValueError(f"FrameSpec.{item.name} is {getattr(self, item.name)}, must be above 0")
+                raise UserError(f"FrameSpec.{item.name} is {getattr(self, item.name)}, must be above 0")
         if self.min_frames > self.max_frames or self.max_frames < self.temporal_patch:
-            raise ValueError(
+            raise UserError(
                 f"FrameSpec.max_frames is {self.max_frames}, must be at least min_frames ({self.min_frames}) "
                 f"and temporal_patch ({self.temporal_patch})"
             )
         if self.min_pixels > self.max_pixels:
-            raise ValueError(f"FrameSpec.max_pixels is {self.max_pixels}, below min_pixels ({self.min_pixels})")
+            raise UserError(f"FrameSpec.max_pixels is {self.max_pixels}, below min_pixels ({self.min_pixels})")
 
     @property
     def factor(self) -> int:
@@ -292,7 +293,7 @@ def patchify(
     """
     count, height, width, _ = frames.shape
     if not count or height % spec.factor or width % spec.factor:
-        raise ValueError(f"{count} frames of {width} x {height} pixels; the sides must be multiples of {spec.factor}")
+        raise UserError(f"{count} frames of {width} x {height} pixels; the sides must be multiples of {spec.factor}")
     if missing := -count % spec.temporal_patch:
         frames = np.concatenate([frames, repeat(frames[-1], "h w c -> n h w c", n=missing)])
     patches = rearrange(

@@ -15,6 +15,7 @@ from flax import nnx
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.evaluation.batches import Batching, Group, Shape, row_shape, stack
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sampling.decode import Decoding, generate
 from videmo_jax.sampling.policy import Answer, Policy, banned_ids, read_answer, stop_ids
@@ -71,7 +72,7 @@ class Answerer:
         positions = self.meta.model.text.max_positions
         self.longest_prompt = positions - decoding.max_new_tokens
         if self.longest_prompt < 1:
-            raise ValueError(
+            raise UserError(
                 f"{decoding.max_new_tokens} new tokens, but the model has {positions} positions in all; "
                 "lower --max-new-tokens"
             )

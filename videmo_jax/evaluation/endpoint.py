@@ -24,12 +24,13 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from videmo_jax.evaluation.endpoint_cache import Reply, ReplyCache
+from videmo_jax.files.errors import UserError
 
 SHORTEST_SECRET = 8  # characters; local servers take words such as EMPTY, which may stand in any text
 MAX_EXCERPT = 200  # characters of a server's words in our messages
 
 
-class EndpointError(ValueError):
+class EndpointError(UserError):
     """The endpoint cannot be used; the message says why and what to do. Replies that had come are kept."""
 
 

@@ -1,23 +1,26 @@
 """Replies of an endpoint on disk, so that none is paid for twice: a line each, written when it arrives."""
 
-import itertools
-import json
 import threading
+import time
+import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 
+from videmo_jax.files.errors import FileError, UserError
+from videmo_jax.files.json_records import read_journal, to_line
+from videmo_jax.files.paths import is_remote, open_path
+from videmo_jax.files.writing import append_text, write_text
 from videmo_jax.training.integrity import sha256
 
 # Nothing can be appended in a bucket: there, replies are written in files of so many.
 BUCKET_LINES = 64
 
 
-class CacheError(ValueError):
+class CacheError(UserError):
     """Kept replies cannot be read, or new ones not be written; the message says which file and what to do."""
 
 
@@ -60,16 +63,14 @@ class ReplyCache:
         Raises:
           CacheError: a file is broken, other than at its end.
         """
-        self._folder = epath.Path(folder)
-        self._local = "://" not in str(folder)
+        self._folder = open_path(folder)
+        self._local = not is_remote(folder)
         self._lock = threading.Lock()
         self._replies: dict[str, Reply] = {}
         parts = sorted(self._folder.glob("*.jsonl")) if self._folder.exists() else []
         for part in parts:
             self._replies |= _read(part)
-        numbers = (int(part.stem) for part in parts if part.stem.isdecimal())
-        self._numbers = itertools.count(1 + max(numbers, default=0))
-        self._file: IO[str] | None = None
+        self._part = self._new_part()
         self._unwritten: list[str] = []
 
     def __len__(self) -> int:
@@ -91,29 +92,18 @@ class ReplyCache:
         Raises:
           CacheError: it cannot be written.
         """
-        line = json.dumps({"key": key, "id": id, **asdict(reply)}) + "\n"
+        line = to_line({"key": key, "id": id, **asdict(reply)})
         with self._lock:
             try:
-                self._append(line) if self._local else self._collect(line)
-            except OSError as error:
+                append_text(Path(self._part), line) if self._local else self._collect(line)
+            except (FileError, OSError) as error:
                 raise CacheError(f"{self._folder}: a reply cannot be written ({error}); make room") from None
             self._replies[key] = reply
 
     def close(self) -> None:
         """Writes what is not written yet."""
         with self._lock:
-            if self._file:
-                self._file.close()
-                self._file = None
             self._write_part()
-
-    def _append(self, line: str) -> None:
-        while self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # of another run of the same folder
-                self._file = (Path(self._folder) / f"{next(self._numbers):06}.jsonl").open("x", encoding="utf-8")
-        self._file.write(line)
-        self._file.flush()
 
     def _collect(self, line: str) -> None:
         self._unwritten.append(line)
@@ -123,18 +113,18 @@ class ReplyCache:
     def _write_part(self) -> None:
         if not self._unwritten:
             return
-        while (part := self._folder / f"{next(self._numbers):06}.jsonl").exists():  # of another run of the same folder
-            pass
-        part.write_bytes("".join(self._unwritten).encode())  # in a bucket a file is there whole or not at all
-        self._unwritten = []
+        write_text(self._part, self._unwritten)
+        self._unwritten, self._part = [], self._new_part()
+
+    def _new_part(self) -> epath.Path:
+        """A file that no other run of the same folder writes, named so that later ones sort behind it."""
+        return self._folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
 
 
 def _read(part: epath.Path) -> dict[str, Reply]:
-    lines = part.read_bytes().split(b"\n")
-    replies = {}
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut by a kill
+    mend, replies = "delete this line: its item will be asked again", {}
+    for number, record in enumerate(read_journal(part, mend), start=1):
         try:
-            record = json.loads(line)
             key, log_probs = record["key"], record["log_probs"]
             reply = Reply(
                 _of(str, record["text"]),
@@ -145,10 +135,8 @@ def _read(part: epath.Path) -> dict[str, Reply]:
                 record["tokens_out"],
             )
             replies[_of(str, key)] = reply
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise CacheError(
-                f"{part}: line {number}: not a kept reply. Delete this line: its item will be asked again."
-            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise CacheError(f"{part}, line {number}: not a kept reply; {mend}") from None
     return replies
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from videmo_jax.data.emo_cfg import DatasetError, EmoCfg, Rejected, read_emo_cfg
 from videmo_jax.data.sample import ROLES, Message, Sample
 from videmo_jax.evaluation.predictions import Prediction, writable
+from videmo_jax.files.json_records import json_records
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,9 @@ def _unusable(data: EmoCfg) -> list[Item]:
     for rejected in data.rejected:
         file, _, index = rejected.id.rpartition("#")
         if file not in records:
-            records[file] = _raw_records(data.root / "jsons" / file)
+            records[file] = list(json_records(data.root / "jsons" / file))  # which were just read without fault
         items.append(_unusable_item(rejected, records[file][int(index)]))
     return items
-
-
-def _raw_records(path: Path) -> list[Any]:
-    """The records of a file that `read_emo_cfg` has just read without fault."""
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip()[:1] == "[":
-        return json.loads(text)
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def _unusable_item(rejected: Rejected, record: Any) -> Item:

@@ -10,10 +10,13 @@ from typing import Any
 from etils import epath
 
 from videmo_jax.evaluation.predictions import write_text
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import read_journal, read_json, to_line
+from videmo_jax.files.writing import write_json
 from videmo_jax.sampling.policy import Answer
 
 
-class JournalError(ValueError):
+class JournalError(UserError):
     """The folder of an evaluation holds something else; the message says what and what to do."""
 
 
@@ -45,20 +48,20 @@ class Journal:
 
     def begin(self) -> None:
         """Makes the folder this recipe's."""
-        write_text(self._out / "recipe.json", json.dumps(self._recipe, indent=1) + "\n")
+        write_json(self._out / "recipe.json", self._recipe)
 
     def add(self, answers: Mapping[str, Answer]) -> None:
         """Keeps the answers of a batch, by the items' keys."""
-        lines = [json.dumps({"key": key, **asdict(answer)}) + "\n" for key, answer in answers.items()]
-        write_text(self._folder / f"{next(self._number):06}.jsonl", "".join(lines))
+        lines = (to_line({"key": key, **asdict(answer)}) for key, answer in answers.items())
+        write_text(self._folder / f"{next(self._number):06}.jsonl", lines)
         self.answers |= answers
 
     def add_reasoning(self, outcomes: Mapping[str, Any]) -> None:
         """Keeps what led to a batch of answers, in `reasoning/`; a run that goes on writes a cut one once more."""
         if outcomes:
-            lines = [json.dumps({"key": key, **outcome}) + "\n" for key, outcome in outcomes.items()]
+            lines = (to_line({"key": key, **outcome}) for key, outcome in outcomes.items())
             name = hashlib.sha256("\n".join(outcomes).encode()).hexdigest()[:16]
-            write_text(self._out / "reasoning" / f"{name}.jsonl", "".join(lines))
+            write_text(self._out / "reasoning" / f"{name}.jsonl", lines)
 
 
 def _require_recipe(out: epath.Path, recipe: dict[str, Any]) -> None:
@@ -67,29 +70,25 @@ def _require_recipe(out: epath.Path, recipe: dict[str, Any]) -> None:
         if out.exists() and any(out.iterdir()):
             raise JournalError(f"{out}: holds other files, but no recipe.json of an evaluation. Name a new folder.")
         return
-    try:
-        held = json.loads(path.read_text())
-        differing = list(_differing(held, recipe))
-    except (ValueError, TypeError, AttributeError):
-        raise JournalError(f"{path}: broken. Delete {out}, or name a new folder.") from None
-    if differing:
-        there = "; ".join(differing)
-        raise JournalError(f"{out}: holds answers of another recipe ({there}). Name a new folder, or delete this one.")
+    if differing := "; ".join(_differing(read_json(path, f"delete {out}, or name a new folder"), recipe)):
+        raise JournalError(
+            f"{out}: holds answers of another recipe ({differing}). Name a new folder, or delete this one."
+        )
 
 
 def _differing(held: Mapping[str, Any], recipe: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """What differs between two recipes, fields of fields by their dotted names."""
     for name in {**held, **recipe}:
-        there, now = held.get(name), recipe.get(name)
-        if isinstance(there, Mapping) and isinstance(now, Mapping):
-            yield from _differing(there, now, f"{prefix}{name}.")
-        elif there != now:
-            yield f"{prefix}{name}: {there} there, {now} now"
+        before, now = held.get(name), recipe.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differing(before, now, f"{prefix}{name}.")
+        elif before != now:
+            yield f"{prefix}{name}: {before} there, {now} now"
 
 
 def _read(part: epath.Path) -> dict[str, Answer]:
+    mend = "delete this file: its items will be answered again"
     try:
-        records = [json.loads(line) for line in part.read_text().split("\n") if line]
-        return {r["key"]: Answer(r["text"], tuple(r["log_probs"]), r["cut"]) for r in records}
-    except (ValueError, KeyError, TypeError):
-        raise JournalError(f"{part}: broken. Delete this file: its items will be answered again.") from None
+        return {r["key"]: Answer(r["text"], tuple(r["log_probs"]), r["cut"]) for r in read_journal(part, mend)}
+    except (KeyError, TypeError):
+        raise JournalError(f"{part}: broken; {mend}") from None

@@ -10,6 +10,7 @@ from typing import get_args
 from videmo_jax.evaluation.columns import TEST_FILES
 from videmo_jax.evaluation.judging import Kind, Question
 from videmo_jax.evaluation.scoring import kind_of
+from videmo_jax.files.errors import UserError
 from videmo_jax.tasks.taxonomy import TASKS, Form
 from videmo_jax.training.integrity import sha256
 
@@ -34,7 +35,7 @@ _EMBEDDED: dict[Kind, str] = {"match": "match", "score": "score", "labels": "nam
 _EMBEDDED_OF_FORM: dict[Form, str] = {"open_qa": "open_qa", "multi_label": "letters"}
 
 
-class PromptError(ValueError):
+class PromptError(UserError):
     """Prompts cannot be used; the message says which, what is wrong and what to do."""
 
 

@@ -14,6 +14,10 @@ from videmo_jax.evaluation.judge_prompts import OFFICIAL_MODEL, JudgePrompts
 from videmo_jax.evaluation.judging import JudgeInfo, Kind, OnProgress, Question
 from videmo_jax.evaluation.predictions import write_text
 from videmo_jax.evaluation.price import Estimate, Price, count_tokens, known_price
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import to_line
+from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_json
 
 # Tokens of a reply, for the estimate: about what the forms of reply take.
 TOKENS_OF_REPLY: dict[Kind, int] = {"match": 2, "score": 2, "labels": 15, "six": 250}
@@ -21,7 +25,7 @@ OWN_FIELDS = {"model", "messages", "stream", "n"}
 MAX_LISTED = 5  # failures in the text of a summary
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError):
     """The fields that requests shall carry cannot be used; the message says why."""
 
 
@@ -114,7 +118,7 @@ class OpenAIJudge:
           say: shows the estimate and the summary.
         """
         self._endpoint, self._prompts = endpoint, prompts
-        self._folder = epath.Path(out) / "judge"
+        self._folder = open_path(out) / "judge"
         default = {} if prompts.official else {"temperature": 0}
         self._settings = dict(default if settings is None else settings)
         self._price = price or known_price(endpoint.model)
@@ -189,9 +193,9 @@ class OpenAIJudge:
         return [outcome or _late(request, cache, error) for request, outcome in zip(requests, outcomes, strict=True)]
 
     def _write(self, summary: Summary) -> None:
-        lines = [json.dumps({"id": id, "error": error}, ensure_ascii=False) for id, error in summary.failed]
-        write_text(self._folder / "failed.jsonl", "".join(f"{line}\n" for line in lines))
-        write_text(self._folder / "summary.json", json.dumps(summary.to_json(), indent=1) + "\n")
+        lines = (to_line({"id": id, "error": error}) for id, error in summary.failed)
+        write_text(self._folder / "failed.jsonl", lines)
+        write_json(self._folder / "summary.json", summary.to_json())
 
 
 def judge_request(

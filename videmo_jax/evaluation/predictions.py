@@ -8,11 +8,15 @@ from typing import Any
 from etils import epath
 
 from videmo_jax.data.sample import Message
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import to_line
+from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_text
 
 MAX_FILE_BYTES = 1024**3
 
 
-class PredictionError(ValueError):
+class PredictionError(UserError):
     """A prediction file cannot be used; the message says which file and line, what is wrong and what to do."""
 
 
@@ -37,15 +41,7 @@ class Prediction:
 
 def write_predictions(path: epath.Path, predictions: Iterable[Prediction]) -> None:
     """Writes a file, whole or not at all."""
-    write_text(path, "".join(_line(prediction) for prediction in predictions))
-
-
-def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file in UTF-8 that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial"
-    partial.write_bytes(text.encode("utf-8"))
-    partial.replace(path)
+    write_text(path, map(_line, predictions))
 
 
 def writable(text: str) -> str:
@@ -61,7 +57,7 @@ def _line(prediction: Prediction) -> str:
         "messages": [{"role": message.role, "content": message.content} for message in prediction.messages],
         "videos": list(prediction.videos),
     }
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return to_line(record)
 
 
 def read_folder(folder: epath.PathLike) -> dict[str, list[Prediction]]:
@@ -73,7 +69,7 @@ def read_folder(folder: epath.PathLike) -> dict[str, list[Prediction]]:
     Raises:
       PredictionError: there are none, or one of them is not valid.
     """
-    folder = epath.Path(folder)
+    folder = open_path(folder)
     if folder.exists() and not folder.is_dir():
         raise PredictionError(f"{folder}: is a file; give its folder, and choose with --tasks.")
     if (folder / "predictions").is_dir():
@@ -94,7 +90,7 @@ def read_predictions(path: epath.PathLike) -> list[Prediction]:
     Raises:
       PredictionError: the file is no UTF-8 or too large, a line is no JSON object, or response or labels is no text.
     """
-    path = epath.Path(path)
+    path = open_path(path)
     if path.stat().length > MAX_FILE_BYTES:
         raise PredictionError(f"{path}: more than {MAX_FILE_BYTES:,} bytes. Split the file.")
     try:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
+from videmo_jax.files.errors import UserError
+
 # English has some four characters a token, other scripts about one: a rough guess.
 CHARACTERS_A_TOKEN = 4.0
 TOKENS_OF_A_MESSAGE = 8  # around each message: role and marks
 
 
-class PriceError(ValueError):
+class PriceError(UserError):
     """The price is not to be paid, or no price at all; the message says why."""
 
 

@@ -28,6 +28,8 @@ from videmo_jax.evaluation.endpoint import Endpoint, Failure, Request, ask
 from videmo_jax.evaluation.endpoint_cache import Reply, ReplyCache, cache_key
 from videmo_jax.evaluation.items import Item
 from videmo_jax.evaluation.journal import Journal
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.paths import open_path
 
 CACHE_BYTES = 256 * 1024**2  # of decoded clips
 JOURNAL_BATCH = 64  # answers in a file of the journal; until then the cache of replies holds them
@@ -72,9 +74,9 @@ class RemoteModel:
     def __post_init__(self) -> None:
         for name, choices in (("form", get_args(Form)), ("encoding", get_args(Encoding))):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
 
     def recipe(self) -> dict[str, Any]:
         """Everything that an answer depends on, but its question; not where the endpoint is, which may move."""
@@ -137,7 +139,7 @@ def answer_remotely(
                 yield request
 
     by_clip = sorted(items, key=lambda item: item.blank.videos)
-    with ReplyCache(epath.Path(out) / "replies") as cache, closing(ask(model.endpoint, usable(), cache)) as outcomes:
+    with ReplyCache(open_path(out) / "replies") as cache, closing(ask(model.endpoint, usable(), cache)) as outcomes:
         try:
             for outcome in outcomes:
                 item = by_key[outcome.request.key]

@@ -1,8 +1,8 @@
 """What scoring leaves for users: scores.json, judged.jsonl, the tables and the page."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,13 +12,17 @@ from etils import epath
 
 from videmo_jax.evaluation.annotations import read_annotations
 from videmo_jax.evaluation.judging import Judge, OnProgress
-from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, writable, write_text
+from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, write_text
 from videmo_jax.evaluation.report import report
 from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.rules import Rules
 from videmo_jax.evaluation.scores import Results
 from videmo_jax.evaluation.scoring import score
 from videmo_jax.evaluation.tables import tables_of, write_tables
+from videmo_jax.files.errors import FileError
+from videmo_jax.files.json_records import read_json, to_line
+from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,16 @@ def score_run(
     if out is not None:
         write_results(out, results, scoring.name, **(about or {}))
         page = report(results, predictions, scoring.name, about or {}, data)
-        write_text(epath.Path(out) / "report.html", page)
+        write_text(open_path(out) / "report.html", page)
     return results
 
 
 def write_results(out: epath.PathLike, results: Results, name: str, **about: Any) -> None:
     """Writes scores.json, judged.jsonl (a line for each judged item) and tables/; `name` is that of our row."""
-    out = epath.Path(out)
+    out = open_path(out)
     write_tables(out / "tables", tables_of(results, name))
-    lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in results.items)
-    write_text(out / "judged.jsonl", writable("".join(lines)))  # a reply may hold half a surrogate pair
-    write_text(out / "scores.json", json.dumps(results.to_json(**about), indent=1, allow_nan=False) + "\n")
+    write_text(out / "judged.jsonl", (to_line(item.to_json()) for item in results.items))
+    write_json(out / "scores.json", results.to_json(**about))
 
 
 def score_folder(
@@ -113,7 +116,7 @@ def score_folder(
       DatasetError: the annotations cannot be read.
     """
     predictions = _chosen(read_folder(folder), tasks, folder)
-    about = {"predictions": os.fspath(folder), **_recipe(epath.Path(folder))}
+    about = {"predictions": os.fspath(folder), **_recipe(open_path(folder))}
     return score_run(out, predictions, scoring, data=data, split=split, variant=variant, about=about)
 
 
@@ -135,8 +138,6 @@ def _recipe(folder: epath.Path) -> dict[str, Any]:
     for place in (folder, folder.parent):
         path = place / "recipe.json"
         if path.exists() and (place == folder or folder.name == "predictions"):
-            try:
-                return {"recipe": json.loads(path.read_text())}
-            except ValueError:
-                return {"recipe": None}
+            with suppress(FileError):
+                return {"recipe": read_json(path, "")}
     return {"recipe": None}

@@ -24,6 +24,8 @@ from videmo_jax.evaluation.reasoned import reasoned
 from videmo_jax.evaluation.remote_answers import RemoteModel, answer_remotely
 from videmo_jax.evaluation.results import Scoring, score_run
 from videmo_jax.evaluation.scores import Results
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.paths import open_path
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sampling.reasoning import Settings as Search
 from videmo_jax.training.checkpoint import read_meta
@@ -64,7 +66,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("batch", "threads", "max_prompt_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
     @property
     def decoding(self) -> Decoding:
@@ -98,10 +100,10 @@ def evaluate(
     Raises:
       ValueError: the checkpoint, the dataset or the output folder cannot be used; the message says why.
     """
-    out = epath.Path(out)
+    out = open_path(out)
     items = read_items(data, settings.split, settings.variant, settings.tasks)
     if remote and settings.reasoning:
-        raise ValueError("reasoning needs the model here; a server (--answers-url) answers without it")
+        raise UserError("reasoning needs the model here; a server (--answers-url) answers without it")
     recipe = recipe_of(checkpoint, settings) | (remote.recipe() if remote else {})
     journal = Journal(out, recipe)
     faults = {item.id: item.fault for item in items if item.sample is None}

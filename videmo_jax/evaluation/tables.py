@@ -17,6 +17,7 @@ from videmo_jax.evaluation.columns import LEVELS, columns_of, overall_of, summar
 from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
 from videmo_jax.evaluation.predictions import write_text
 from videmo_jax.evaluation.scores import FileScore, Results, closed_choice, percent
+from videmo_jax.files.paths import open_path
 from videmo_jax.tasks.taxonomy import task_of
 
 GAP = "-"
@@ -238,7 +239,7 @@ def write_tables(out: epath.PathLike, tables: Sequence[Table]) -> None:
     """Writes every table in every form below `out`: `table1.csv`, `table1.md`, `table1.tex` and so on."""
     for table in tables:
         for ending, render in RENDERED.items():
-            write_text(epath.Path(out) / f"{table.name}.{ending}", render(table))
+            write_text(open_path(out) / f"{table.name}.{ending}", render(table))
 
 
 def files_table(files: Sequence[FileScore]) -> RichTable:

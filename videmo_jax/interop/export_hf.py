@@ -13,6 +13,9 @@ from flax import nnx
 
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.paths import absolute
+from videmo_jax.files.writing import whole_folder, write_text
 from videmo_jax.interop.hf_config import model_config_to_hf
 from videmo_jax.interop.hf_files import (
     chat_template_files,
@@ -29,7 +32,6 @@ from videmo_jax.model.config import LoraConfig, ModelConfig
 from videmo_jax.model.lora import adapter_paths, merged_kernel
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.training.checkpoint import CheckpointError, Meta, find_checkpoint, read_meta, read_tokenizer_files
-from videmo_jax.training.folders import absolute
 
 DTYPES = {"keep": None, "bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 
@@ -61,7 +63,7 @@ def export_hf(
       TokenizerError: the checkpoint's tokenizer cannot be used.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     checkpoint, out = find_checkpoint(checkpoint), absolute(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(f"{out}: exists already; give a new directory, nothing is overwritten")
@@ -79,16 +81,10 @@ def export_hf(
             report(spec.name, spec.nbytes, total)
         return reader.blocks(tensors[spec.name])
 
-    partial = out.parent / f"{out.name}.incomplete"
-    if partial.exists():  # of an export that was killed
-        partial.rmtree()
-    partial.mkdir(parents=True)
-    write_shards(partial, specs, shard_bytes, blocks)
-    for name, text in _texts(meta, tokenizer, specs).items():
-        (partial / name).write_text(text)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
+    with whole_folder(out) as folder:
+        write_shards(folder, specs, shard_bytes, blocks)
+        for name, text in _texts(meta, tokenizer, specs).items():
+            write_text(folder / name, text)
 
 
 def _open_arrays(params: epath.Path, model: ModelConfig) -> dict[Path, ts.TensorStore]:

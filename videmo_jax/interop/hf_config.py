@@ -7,12 +7,13 @@ transformers 5 (`text_config`, `rope_parameters`). Written is the hub's flat sty
 from collections.abc import Mapping
 from typing import Any
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 
 
-class HfConfigError(ValueError):
+class HfConfigError(UserError):
     """A config.json that does not describe a model we know."""
 
 

@@ -12,6 +12,8 @@ from flax import nnx
 
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import MAIN_FILE, SIDE_FILES, Tokenizer
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.paths import absolute, open_path
 from videmo_jax.interop.hf_config import model_config_from_hf
 from videmo_jax.interop.hf_files import fit_inputs
 from videmo_jax.interop.hf_names import HfTensor, Path, hf_tensors, hub_name, parameters
@@ -19,7 +21,6 @@ from videmo_jax.interop.safetensors_files import (
     ConversionError,
     Report,
     StoredTensor,
-    read_json,
     some,
     stored_tensors,
 )
@@ -57,14 +58,14 @@ def import_hf(
       HfConfigError: config.json describes another model.
       TokenizerError: the tokenizer cannot be used.
     """
-    hf, out = epath.Path(hf), epath.Path(out)
+    hf, out = open_path(hf), open_path(out)
     inputs = InputSpec(seconds_per_grid=seconds_per_grid)
     if not hf.is_dir():
         raise ConversionError(f"{hf}: no such directory; give a Hugging Face model directory")
     _refuse_existing(out)
-    config = read_json(hf / "config.json")
+    config = read_json(hf / "config.json", "give a Hugging Face model directory, and fetch a broken file again")
     model = model_config_from_hf(config)
-    files = _tokenizer_files(hf if tokenizer is None else epath.Path(tokenizer), model)
+    files = _tokenizer_files(hf if tokenizer is None else open_path(tokenizer), model)
     pairs = _pair(model, stored_tensors(hf), hf)
     arrays = _arrays(model, pairs)
     # In the files' order: they are then read from start to end.
@@ -83,7 +84,7 @@ def import_hf(
         model,
         inputs=fit_inputs(inputs, model.vision).to_json(),
         origin={
-            "hf": hf.absolute().name,
+            "hf": absolute(hf).name,
             "config": config,
             "dtype": sorted({spec.dtype.name for spec in arrays.values()}),
         },

@@ -8,11 +8,16 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from etils import epath
+
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.writing import whole_file, write_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,7 +30,7 @@ MAX_JSON_BYTES = 64 * 1024**2
 Report = Callable[[str, int, int], None]
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """Weights cannot be read, do not fit or cannot be written; the message says which, what is wrong, what to do."""
 
 
@@ -53,25 +58,6 @@ class StoredTensor:
         return np.frombuffer(data, self.dtype).reshape(rows - start, *self.shape[1:])
 
 
-def read_json(path: epath.Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-      ConversionError: it is missing, too large, or not a JSON object.
-    """
-    if not path.exists():
-        raise ConversionError(f"{path}: no such file; a Hugging Face model directory has one")
-    if path.stat().length > MAX_JSON_BYTES:
-        raise ConversionError(f"{path}: {path.stat().length:,} bytes; no such file is larger than {MAX_JSON_BYTES:,}")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:  # broken JSON or no UTF-8
-        raise ConversionError(f"{path}: not valid JSON ({error}); fetch the file again") from None
-    if not isinstance(values, dict):
-        raise ConversionError(f"{path}: holds a JSON {type(values).__name__}, not an object; fetch the file again")
-    return values
-
-
 def stored_tensors(folder: epath.Path) -> dict[str, StoredTensor]:
     """All tensors of a model directory by the names in its files; only headers are read.
 
@@ -87,14 +73,14 @@ def stored_tensors(folder: epath.Path) -> dict[str, StoredTensor]:
             f"{folder}: neither {SINGLE} nor {INDEX}; pickled weights (*.bin) are not read, "
             "save them again with transformers' save_pretrained"
         )
-    places = read_json(folder / INDEX).get("weight_map")
+    places = read_json(folder / INDEX, "fetch the file again").get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise ConversionError(
             f"{folder / INDEX}: no 'weight_map' from tensor names to file names; fetch the file again"
         )
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(places.values())):
-        if epath.Path(shard).name != shard or not shard.endswith(".safetensors"):
+        if PurePosixPath(shard).name != shard or not shard.endswith(".safetensors"):
             raise ConversionError(
                 f"{folder / INDEX}: '{shard}' is no plain file name of a shard; shards must lie beside the index"
             )
@@ -175,9 +161,9 @@ def write_shards(
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
         places = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
         index = {"metadata": {"total_size": sum(spec.nbytes for spec in specs)}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        write_json(folder / INDEX, index)
     for name, shard in zip(names, shards, strict=True):
-        with (folder / name).open("wb") as file:
+        with whole_file(folder / name) as path, path.open("wb") as file:
             file.write(_header(shard))
             for spec in shard:
                 for block in blocks(spec):

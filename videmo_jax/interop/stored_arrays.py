@@ -17,8 +17,8 @@ import tensorstore as ts
 from etils import epath
 from flax import nnx
 
+from videmo_jax.files.paths import absolute, is_remote
 from videmo_jax.interop.hf_names import Path
-from videmo_jax.training.folders import absolute
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -42,7 +42,7 @@ class ArraySpec:
 def open_array(params: epath.PathLike, path: Path, create: ArraySpec | None = None) -> ts.TensorStore:
     """The array at `path` of the tree under `.../params`; with `create`, a new one that replaces it."""
     folder = os.fspath(params)
-    base = folder if "://" in folder else f"file://{os.path.abspath(folder)}"
+    base = folder if is_remote(folder) else f"file://{os.path.abspath(folder)}"
     spec: dict[str, Any] = {
         "driver": "zarr",
         "kvstore": {"driver": "ocdbt", "base": base.rstrip("/") + "/", "path": ".".join(map(str, path)) + "/"},

@@ -5,10 +5,12 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
+from videmo_jax.files.errors import UserError
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(f"model config: {message}")
+        raise UserError(f"model config: {message}")
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _refuse_unknown(cls: type, values: dict[str, Any], where: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"{where} has no field '{name}'; {hint}")
+            raise UserError(f"{where} has no field '{name}'; {hint}")
 
 
 def _read(cls: type, values: dict[str, Any], where: str) -> Any:

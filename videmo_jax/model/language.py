@@ -11,6 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.attention import segment_attention
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import LoraConfig, TextConfig
@@ -115,7 +116,7 @@ class FusedLayer(DecoderLayer):
     def __init__(self, layer: DecoderLayer, lay_out: Callable[[Array], Array | Strips] = lambda matrix: matrix) -> None:
         """`lay_out` makes of each matrix what products read, such as `Strips.of`."""
         if layer.lora is not None:
-            raise ValueError("a model with adapters does not decode; use its plain one, of model.lora.merged")
+            raise UserError("a model with adapters does not decode; use its plain one, of model.lora.merged")
         self.eps = layer.eps
         self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
         inward = (layer.q, layer.k, layer.v)

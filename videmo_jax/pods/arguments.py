@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from videmo_jax.files.errors import UserError
+
 NAME = r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?"
 PROJECT = r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"
 ZONE = r"[a-z]+-[a-z]+[0-9]+-[a-z]"
 
 
-class PodError(ValueError):
+class PodError(UserError):
     """What is asked for cannot be started; the message is one line."""
 
 

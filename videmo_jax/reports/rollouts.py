@@ -8,6 +8,7 @@ from textwrap import shorten
 
 from videmo_jax.affective.difference import DiffLine
 from videmo_jax.affective.tree import AffectiveTree, Person
+from videmo_jax.files.writing import write_text
 from videmo_jax.reports.filters import FILTER_STYLE, filter_form, filtered
 from videmo_jax.reports.page import page
 from videmo_jax.reports.trees import TREE_STYLE, tree_figure
@@ -127,11 +128,8 @@ def write_rollouts_page(folder: Path, *, title: str, groups: Sequence[ShownGroup
       groups: by step; of many, MOST_GROUPS are asked for and shown (`spread`), newest first.
     """
     shown = [groups[place] for place in spread(len(groups))]
-    temporary, path = folder / f"{FILE}.tmp", folder / FILE
-    # A text from outside may hold half of a surrogate pair, which no file can.
-    temporary.write_text(rollouts_page(title, shown[::-1], len(groups)), "utf-8", errors="replace")
-    temporary.rename(path)
-    return path
+    write_text(folder / FILE, rollouts_page(title, shown[::-1], len(groups)))
+    return folder / FILE
 
 
 def rollouts_page(title: str, groups: Sequence[ShownGroup], in_all: int) -> str:

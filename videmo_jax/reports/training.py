@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from videmo_jax.files.writing import write_text
 from videmo_jax.reports.figures import line_chart
 from videmo_jax.reports.page import page
 from videmo_jax.reports.rollouts import FILE as SAMPLES
@@ -70,7 +71,7 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
         f"<main>{''.join(charts)}</main>"
         f"<details><summary>Config</summary><pre>{escape(json.dumps(config, indent=2))}</pre></details>"
     )
-    path.write_text(page(title, body))
+    write_text(path, page(title, body))
     return path
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from videmo_jax.files.errors import UserError
+
 
 @dataclass(frozen=True)
 class AdvantageSpec:
@@ -15,7 +17,7 @@ class AdvantageSpec:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.epsilon) and self.epsilon > 0):
-            raise ValueError(f"advantage.epsilon is {self.epsilon}; it must be a number above 0")
+            raise UserError(f"advantage.epsilon is {self.epsilon}; it must be a number above 0")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def group_advantages(
     rewards = np.asarray(rewards, np.float64)
     present = np.ones(rewards.shape, bool) if present is None else np.asarray(present, bool)
     if rewards.ndim != 2 or present.shape != rewards.shape:
-        raise ValueError(f"rewards have the shape {rewards.shape}, present {present.shape}; both must be [B, G]")
+        raise UserError(f"rewards have the shape {rewards.shape}, present {present.shape}; both must be [B, G]")
     failed = np.any(present & ~np.isfinite(rewards), axis=1)
     counted = present & ~failed[:, None]
     known = np.where(counted, rewards, 0.0)
@@ -84,8 +86,8 @@ def token_advantages(
     whole = np.repeat(np.asarray(answers, np.float32)[..., None], slots, axis=-1)
     if tokens is not None:
         if tokens.shape != whole.shape:
-            raise ValueError(f"advantages of tokens have the shape {tokens.shape}; it must be {whole.shape}")
+            raise UserError(f"advantages of tokens have the shape {tokens.shape}; it must be {whole.shape}")
         whole = np.where(np.isnan(tokens), whole, tokens).astype(np.float32)
     if not np.isfinite(whole).all():
-        raise ValueError("an advantage is no finite number; leave answers without a reward out (group_advantages)")
+        raise UserError("an advantage is no finite number; leave answers without a reward out (group_advantages)")
     return whole

@@ -1,6 +1,5 @@
 """Rewards of answers to prompts that are not trained on: how far the policy is."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,8 @@ from flax import nnx
 
 from videmo_jax.data.pipeline import to_devices
 from videmo_jax.data.skips import SkipLog
+from videmo_jax.files.json_records import to_line
+from videmo_jax.files.writing import write_text
 from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.iteration import Programs, Reward
 from videmo_jax.rl.plan import HELD_OUT_SEED, HeldOutPrompts
@@ -80,7 +81,7 @@ class HeldOutRewards:
             for name, values in self._programs.on_every_host(told).items():
                 found[name].append(values)
         if folder is not None:
-            _write(folder / FOLDER / f"{step:06}.jsonl", lines)
+            write_text(folder / FOLDER / f"{step:06}.jsonl", map(to_line, lines))
         whole = {name: np.concatenate(values) for name, values in found.items()}
         values = {}
         for number, name in enumerate(BRANCHES):
@@ -118,11 +119,3 @@ class HeldOutRewards:
             "length": answered.lengths.mean(axis=1, dtype=np.float32),
         }
         return told, lines
-
-
-def _write(path: Path, lines: list[Line]) -> None:
-    """Writes JSON lines, all or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    temporary.replace(path)

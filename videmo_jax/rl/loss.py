@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.shared_prefix import shared_prefix_attention
 from videmo_jax.model.tables import Table
@@ -30,14 +31,14 @@ class GrpoSpec:
 
     def __post_init__(self) -> None:
         if not (0 <= self.clip_low < 1 and 0 <= self.clip_high < math.inf and 0 <= self.beta < math.inf):
-            raise ValueError(
+            raise UserError(
                 f"grpo: clip_low is {self.clip_low}, clip_high {self.clip_high}, beta {self.beta}; clip_low must be in "
                 "[0, 1), the others 0 or above"
             )
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"grpo.temperature is {self.temperature}; it must be above 0: that of the sampler")
+            raise UserError(f"grpo.temperature is {self.temperature}; it must be above 0: that of the sampler")
         if self.reduction not in REDUCTIONS:
-            raise ValueError(f"grpo.reduction is {self.reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
+            raise UserError(f"grpo.reduction is {self.reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
 
 
 @jax.tree_util.register_dataclass

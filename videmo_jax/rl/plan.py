@@ -16,6 +16,7 @@ from videmo_jax.data.packing import RowPlan, Sizes
 from videmo_jax.data.records import RecordError
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.source import open_source
+from videmo_jax.files.paths import open_path
 from videmo_jax.rl.advantages import AdvantageSpec
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.prompts import PromptMaker
@@ -161,7 +162,7 @@ def reward_spec(config: Mapping[str, Any], workdir: epath.PathLike) -> RewardSpe
     fields = dict(config["rewards"])
     endpoint = fields.pop("endpoint")
     fields.pop("workers")
-    used = {**endpoint, "replies": endpoint["replies"] or str(epath.Path(workdir) / "replies")}
+    used = {**endpoint, "replies": endpoint["replies"] or str(open_path(workdir) / "replies")}
     return RewardSpec.from_config(
         {
             **fields,

@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.rl.advantages import AdvantageSpec
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.reward_spec import RewardSpec
@@ -87,7 +88,7 @@ def of_slice(config: ConfigDict, slices: Mapping[str, Mapping[str, Any]], arg: s
       ValueError: there is no such slice.
     """
     if arg and arg not in slices:
-        raise ValueError(f":{arg} is no slice of this recipe; there are {', '.join(slices)}")
+        raise UserError(f":{arg} is no slice of this recipe; there are {', '.join(slices)}")
     config.slice = arg or next(iter(slices))
     for field, value in slices[config.slice].items():
         config.update_from_flattened_dict({field: value})

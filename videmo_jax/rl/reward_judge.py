@@ -13,6 +13,7 @@ from videmo_jax.evaluation.judge_prompts import embedded_prompts
 from videmo_jax.evaluation.judging import Question
 from videmo_jax.evaluation.openai_judge import judge_request
 from videmo_jax.evaluation.rules import read_reply
+from videmo_jax.files.paths import is_remote
 from videmo_jax.rl.reward_branches import PERFECT, Failed, Group, Scored, failed
 from videmo_jax.rl.reward_spec import RewardEndpoint, RewardError
 
@@ -40,7 +41,7 @@ class EndpointScorer:
         except (EndpointError, CacheError, TypeError) as error:
             raise RewardError(f"rewards.endpoint: {error}") from None
         self._prompts = embedded_prompts()
-        self._in_bucket = "://" in spec.replies
+        self._in_bucket = is_remote(spec.replies)
 
     def score(self, groups: Sequence[Group]) -> list[Scored]:
         """The scores; a group with an answer that got no readable reply has failed."""

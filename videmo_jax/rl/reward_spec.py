@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from videmo_jax.affective.edit_distance import Costs
 from videmo_jax.affective.lexicon import similarity
 from videmo_jax.evaluation.judging import Question, judged_query
+from videmo_jax.files.errors import UserError
 from videmo_jax.tasks.answers import parse_options
 from videmo_jax.tasks.taxonomy import Form, Reward, Task
 
@@ -30,7 +31,7 @@ KINDS: dict[Form, Literal["match", "score", "labels"]] = {
 }
 
 
-class RewardError(ValueError):
+class RewardError(UserError):
     """Rewards cannot be computed as they are configured; the message says which field, what is wrong, what to do."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.rl.reward_branches import (
     Failed,
     Group,
@@ -207,7 +208,7 @@ def checked_size(prompts: Sequence[Asked], answers: Sequence[Sequence[str]]) -> 
     """
     sizes = {len(group) for group in answers}
     if len(prompts) != len(answers) or len(sizes) > 1:
-        raise ValueError(
+        raise UserError(
             f"{len(answers)} groups of {sorted(sizes)} answers to {len(prompts)} prompts: each prompt needs one group, "
             "all of one size"
         )

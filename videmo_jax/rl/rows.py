@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from videmo_jax.data.rows import Budget, Prepared, build_row, misfit, stack_rows
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.shared_prefix import SharedPrefix
 from videmo_jax.model.videmo import Rows
@@ -94,12 +95,12 @@ def build_group(rollout: Rollout, budget: GroupBudget, vision: VisionConfig) -> 
     """
     name = f"sample {rollout.prompt.id!r}"
     if reason := misfit(rollout.prompt.needs, budget.prompt):
-        raise ValueError(f"{name}: its prompt needs {reason}")
+        raise UserError(f"{name}: its prompt needs {reason}")
     held = _held(rollout, budget, name)
     prompt = stack_rows([build_row([rollout.prompt], budget.prompt, vision)]).rows
     sampled = _laid_out(rollout.log_probs, held).astype(np.float32)
     if not np.isfinite(sampled).all():
-        raise ValueError(f"{name}: a log-probability of an answer's token is no finite number")
+        raise UserError(f"{name}: a log-probability of an answer's token is no finite number")
     tokens, lengths = _laid_out(rollout.tokens, held).astype(np.int32), held.sum(axis=-1)
     group = with_answers(prompt, *(x[None] for x in (tokens, lengths, sampled)))
     return jax.tree.map(lambda x: np.asarray(x)[0], group)
@@ -146,18 +147,18 @@ def _held(rollout: Rollout, budget: GroupBudget, name: str) -> Bool[np.ndarray, 
     """The slots that hold a token of an answer."""
     lengths, shape = rollout.lengths, rollout.tokens.shape
     if len(shape) != 2 or rollout.log_probs.shape != shape or lengths.shape != shape[:1]:
-        raise ValueError(
+        raise UserError(
             f"{name}: tokens {shape}, log_probs {rollout.log_probs.shape} and lengths {lengths.shape} of its answers "
             "do not fit together"
         )
     longest = int(lengths.max(initial=0))
     if lengths.min(initial=0) < 0 or longest > min(shape[1], budget.slots) or len(lengths) > budget.answers:
-        raise ValueError(
+        raise UserError(
             f"{name}: {len(lengths)} answers of {int(lengths.min(initial=longest))} to {longest} tokens do not fit; "
             f"there is room for {budget.answers} of 0 to {min(shape[1], budget.slots)}"
         )
     if longest and not len(rollout.prompt.encoded.tokens):
-        raise ValueError(f"{name}: answers to a prompt without tokens")
+        raise UserError(f"{name}: answers to a prompt without tokens")
     lengths = np.pad(lengths, (0, budget.answers - len(lengths)))
     return np.arange(budget.slots) < lengths[:, None]
 

@@ -18,6 +18,9 @@ from rich.text import Text
 from videmo_jax.affective.difference import DiffLine, differences
 from videmo_jax.affective.edit_distance import Costs
 from videmo_jax.affective.tree import Person
+from videmo_jax.files.errors import FileError
+from videmo_jax.files.json_records import read_journal
+from videmo_jax.files.writing import append_text, write_text
 from videmo_jax.reports.rollouts import ShownAnswer, ShownGroup, write_rollouts_page
 from videmo_jax.rl.reward_branches import Failed, TreeBranch, attempt
 from videmo_jax.rl.reward_spec import RewardSpec
@@ -36,7 +39,7 @@ END = "─" * COLUMNS  # ends a group; all other lines but the first are indente
 SIGNS = {"same": " ", "other": "~", "added": "+", "missing": "-"}
 
 
-class SampleLogError(ValueError):
+class SampleLogError(FileError):
     """A log cannot be read; the message says which file and line, what is wrong and what to do."""
 
 
@@ -98,12 +101,16 @@ class LoggedGroup:
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """The group of a line.
+        """The group of a line; raises ValueError where it is no JSON."""
+        return cls.from_record(json.loads(line))
+
+    @classmethod
+    def from_record(cls, record: Any) -> Self:
+        """The group of an object.
 
         Raises:
-          ValueError: it is no JSON, or a field is missing, unknown or of another kind.
+          ValueError: a field is missing, unknown or of another kind.
         """
-        record = json.loads(line)
         values = _fields(record, _GROUP, "the group")
         if not all(isinstance(video, str) for video in values["videos"]):
             raise ValueError("videos: all must be texts")
@@ -164,14 +171,20 @@ class SampleLog:
         self._reader = _Trees(spec or RewardSpec())
         earlier = read_samples(folder, host) if after_step >= 0 else []
         kept = [group for group in earlier if group.step <= after_step]
-        _replace(self._text, self._kept_text(kept))
-        _replace(self._lines, "".join(f"{group.to_json()}\n" for group in kept))
+        for path, text in (
+            (self._text, self._kept_text(kept)),
+            (self._lines, "".join(f"{group.to_json()}\n" for group in kept)),
+        ):
+            if text:
+                write_text(path, text)
+            else:
+                path.unlink(missing_ok=True)
 
     def write(self, groups: Sequence[LoggedGroup]) -> None:
         """Adds the groups of a step; steps may not go back."""
         # The text first: so a group that has its line has its text as well, wherever a kill falls.
-        _append(self._text, "".join(map(self._block, groups)))
-        _append(self._lines, "".join(f"{group.to_json()}\n" for group in groups))
+        append_text(self._text, "".join(map(self._block, groups)))
+        append_text(self._lines, "".join(f"{group.to_json()}\n" for group in groups))
 
     def _block(self, group: LoggedGroup) -> str:
         return "\n".join((*_block(self._reader.shown(group)), END, ""))
@@ -194,18 +207,12 @@ def read_samples(folder: Path, host: int = 0) -> list[LoggedGroup]:
       SampleLogError: another line is no group.
     """
     path, groups = folder / log_files(host)[0], []
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                break
-            try:
-                groups.append(LoggedGroup.from_json(line))
-            except (ValueError, RecursionError) as error:
-                raise SampleLogError(
-                    f"{path}, line {number}: {error}; mend or remove the line, or move the file away to begin anew"
-                ) from None
+    mend = "mend or remove the line, or move the file away to begin anew"
+    for number, record in enumerate(read_journal(path, mend), start=1):
+        try:
+            groups.append(LoggedGroup.from_record(record))
+        except ValueError as error:
+            raise SampleLogError(f"{path}, line {number}: {error}; {mend}") from None
     return groups
 
 
@@ -356,19 +363,3 @@ def _wrapped(text: str, start: str, further: str | None = None) -> Iterator[str]
 def _plain(text: str) -> str:
     """Control characters, which a terminal would obey, and what cannot be written, spelled out."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def _append(path: Path, text: str) -> None:
-    if text:
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Makes a file of the text, all or none; without any, none."""
-    if not text:
-        path.unlink(missing_ok=True)
-        return
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, "utf-8", newline="\n")
-    temporary.rename(path)

@@ -17,6 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.attention import QUERIES, Cache, cached_attention
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.language import Decoder, DecoderLayer, FusedLayer
@@ -38,9 +39,9 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.answers < 1:
-            raise ValueError("decoding: max_new_tokens and answers must be at least 1")
+            raise UserError("decoding: max_new_tokens and answers must be at least 1")
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("decoding: temperature and top_k must not be negative, top_p must be in (0, 1]")
+            raise UserError("decoding: temperature and top_k must not be negative, top_p must be in (0, 1]")
 
 
 @jax.tree_util.register_dataclass

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int32
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import Rows, VidEmo
 from videmo_jax.sampling.decode import Decoding, Questions, generate, next_log_probs
@@ -154,7 +155,7 @@ class Policy:
     def _yes_and_no(self) -> tuple[list[int], list[int]]:
         yes, no = (sorted({self.tokenizer.encode(word)[0] for word in words}) for words in (YES, NO))
         if set(yes) & set(no):
-            raise ValueError("the tokenizer begins «yes» and «no» with the same token; choose scorers without `yes`")
+            raise UserError("the tokenizer begins «yes» and «no» with the same token; choose scorers without `yes`")
         return yes, no
 
     def _padded(self, count: int) -> int:

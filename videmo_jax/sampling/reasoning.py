@@ -18,6 +18,7 @@ from videmo_jax.data.inputs import Preparer
 from videmo_jax.data.rows import Prepared
 from videmo_jax.data.sample import VIDEO_TAG, Message, Sample
 from videmo_jax.data.video import Clip
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sampling.policy import Answer, Policy
@@ -47,16 +48,16 @@ class Prompts:
     def __post_init__(self) -> None:
         for name, text in asdict(self).items():
             if not isinstance(text, str) or not text.strip() or VIDEO_TAG in text:
-                raise ValueError(f"prompts: {name} must be a text that is not empty and without {VIDEO_TAG}")
+                raise UserError(f"prompts: {name} must be a text that is not empty and without {VIDEO_TAG}")
 
     @classmethod
     def from_json(cls, values: Any) -> "Prompts":
         """Reads an object with some of the four texts; the others are the default ones."""
         if not isinstance(values, dict):
-            raise ValueError("prompts: an object with the texts is expected")
+            raise UserError("prompts: an object with the texts is expected")
         names = list(cls.__dataclass_fields__)
         if unknown := [name for name in values if name not in names]:
-            raise ValueError(f"prompts: {unknown[0]!r} is unknown; there are {', '.join(names)}")
+            raise UserError(f"prompts: {unknown[0]!r} is unknown; there are {', '.join(names)}")
         return cls(**values)
 
 
@@ -89,7 +90,7 @@ class Settings:
     def __post_init__(self) -> None:
         _ = self.decoding, self.last  # which refuse what has no meaning
         if self.candidates > 1 and not self.temperature:
-            raise ValueError(
+            raise UserError(
                 f"{self.candidates} candidates at temperature 0 would be {self.candidates} times the same; set a "
                 "temperature, or take one candidate"
             )

@@ -9,6 +9,7 @@ import numpy as np
 
 from videmo_jax.affective.edit_distance import Costs, tree_edit_distances
 from videmo_jax.affective.tree import AffectiveTree
+from videmo_jax.files.errors import UserError
 from videmo_jax.sampling.policy import Answer
 
 
@@ -68,11 +69,11 @@ class Scorer:
         names = [name for name, _ in self.weights]
         for name, weight in self.weights:
             if name not in SCORES:
-                raise ValueError(f"scorer {name!r} is unknown; there are {', '.join(SCORES)}")
+                raise UserError(f"scorer {name!r} is unknown; there are {', '.join(SCORES)}")
             if not (math.isfinite(weight) and weight > 0):
-                raise ValueError(f"scorer: the weight of {name} is {weight:g}; it must be above 0")
+                raise UserError(f"scorer: the weight of {name} is {weight:g}; it must be above 0")
         if not names or len(set(names)) < len(names):
-            raise ValueError("scorer: name each score once, and at least one")
+            raise UserError("scorer: name each score once, and at least one")
 
     @classmethod
     def parse(cls, text: str) -> "Scorer":
@@ -81,7 +82,7 @@ class Scorer:
         for term in text.split("+"):
             match = re.fullmatch(r"(?:([0-9]*\.?[0-9]+)\*)?([a-z]+)", term.strip())
             if not match:
-                raise ValueError(f"scorer {text!r}: {term.strip()!r} is not of the form NAME or WEIGHT*NAME")
+                raise UserError(f"scorer {text!r}: {term.strip()!r} is not of the form NAME or WEIGHT*NAME")
             terms.append((match[2], float(match[1] or 1)))
         return cls(tuple(terms))
 

@@ -13,11 +13,12 @@ from jaxtyping import Bool
 from videmo_jax.data.instructions import is_instruction
 from videmo_jax.data.mixture import Mixture, Part, shared
 from videmo_jax.data.source import Files
+from videmo_jax.files.errors import UserError
 from videmo_jax.tasks.taxonomy import STAGES, Task, task_of
 from videmo_jax.training.optimizer import OptimizerSpec
 
 
-class CurriculumError(ValueError):
+class CurriculumError(UserError):
     """The stages contradict themselves or the data; the message says which, what is wrong and what to do."""
 
 

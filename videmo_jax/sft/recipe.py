@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import PRESETS
 from videmo_jax.tasks.taxonomy import STAGES
 from videmo_jax.training.guard import GuardSpec
@@ -24,7 +25,7 @@ def stage_recipe(**fields: Any) -> dict[str, Any]:
         "schedule": "",
     }
     if unknown := fields.keys() - defaults.keys():
-        raise ValueError(f"a stage has no field {', '.join(sorted(unknown))}; there are {', '.join(defaults)}")
+        raise UserError(f"a stage has no field {', '.join(sorted(unknown))}; there are {', '.join(defaults)}")
     return defaults | fields
 
 
@@ -151,10 +152,10 @@ def on_slice(config: ConfigDict, slices: Mapping[str, Mapping[str, Any]], arg: s
     named = [word for word in words if word in slices]
     stages = [word for word in words if word not in slices]
     if len(named) > 1 or len(stages) > 1:
-        raise ValueError(f":{arg} names more than one slice or stage; slices are {', '.join(slices)}")
+        raise UserError(f":{arg} names more than one slice or stage; slices are {', '.join(slices)}")
     stage = stages[0] if stages else None
     if stage is not None and stage not in (*STAGES, *(f"stage{number}" for number in range(1, len(STAGES) + 1))):
-        raise ValueError(f":{stage} is no stage and no slice; there are stage1 to stage3, {', '.join(slices)}")
+        raise UserError(f":{stage} is no stage and no slice; there are stage1 to stage3, {', '.join(slices)}")
     config.slice = named[0] if named else next(iter(slices))
     for field, value in slices[config.slice].items():
         config.update_from_flattened_dict({field: value})

@@ -2,11 +2,13 @@
 
 import jax
 
+from videmo_jax.files.errors import UserError
+
 # What each platform of JAX_PLATFORMS comes with.
 EXTRAS = {"tpu": "tpu", "cuda": "cuda", "gpu": "cuda"}
 
 
-class DeviceError(ValueError):
+class DeviceError(UserError):
     """JAX cannot start on the platform that is asked for; the message says what to install."""
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.sharding.devices import all_devices
 
 # What a config sizes, slowest first: replica (between slices), data, fsdp (weights sharded, batch split), tensor.
@@ -50,17 +51,17 @@ def make_mesh(
     devices = list(all_devices() if devices is None else devices)
     unknown = set(shape) - set(SHAPE)
     if unknown:
-        raise ValueError(f"mesh has no axis {sorted(unknown)}; its axes are {', '.join(SHAPE)}")
+        raise UserError(f"mesh has no axis {sorted(unknown)}; its axes are {', '.join(SHAPE)}")
     sizes = [int(shape.get(axis, 1)) for axis in SHAPE]
     fixed = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or min(sizes) < -1 or 0 in sizes or len(devices) % fixed:
-        raise ValueError(f"mesh {dict(shape)} does not fit {len(devices)} devices; one axis may be -1")
+        raise UserError(f"mesh {dict(shape)} does not fit {len(devices)} devices; one axis may be -1")
     replica, data, fsdp, tensor = (len(devices) // fixed if size == -1 else size for size in sizes)
     if fixed != len(devices) and -1 not in shape.values():
-        raise ValueError(f"mesh {dict(shape)} uses {fixed} of {len(devices)} devices; set one axis to -1")
+        raise UserError(f"mesh {dict(shape)} uses {fixed} of {len(devices)} devices; set one axis to -1")
     slices = len({getattr(device, "slice_index", None) or 0 for device in devices})
     if replica % slices:
-        raise ValueError(f"mesh.replica is {replica}; it must be a multiple of the {slices} slices")
+        raise UserError(f"mesh.replica is {replica}; it must be a multiple of the {slices} slices")
     inside = replica // slices
     rings = rings_of(fsdp, (tensor, data, inside), _torus(devices) if torus is None else torus)
     sizes = [inside, data, *rings, tensor]
@@ -168,5 +169,5 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
         held.setdefault(device.process_index, set()).add(int(shard))
     parts = sorted({tuple(sorted(rows)) for rows in held.values()})
     if sum(map(len, parts)) != batch_shards(mesh) or len({len(rows) for rows in parts}) > 1:
-        raise ValueError("mesh: hosts hold rows of the batch that overlap in part; choose another mesh.tensor")
+        raise UserError("mesh: hosts hold rows of the batch that overlap in part; choose another mesh.tensor")
     return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)

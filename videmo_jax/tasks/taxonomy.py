@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Literal, get_args
 
+from videmo_jax.files.errors import UserError
+
 Stage = Literal["attribute", "expression", "emotion"]
 
 Form = Literal[
@@ -149,7 +151,7 @@ def declared_task(text: str) -> Task:
     pattern, _, rest = text.partition("=")
     stage, _, form = rest.partition("/")
     if not pattern or stage not in STAGES or form not in MEASURES:
-        raise ValueError(
+        raise UserError(
             f"task {text!r}: expected PATTERN=STAGE/FORM with a stage of {', '.join(STAGES)} "
             f"and a form of {', '.join(MEASURES)}"
         )

@@ -27,13 +27,15 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.paths import absolute, open_path
+from videmo_jax.files.writing import move
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.lora import merged
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sharding.devices import all_devices
 from videmo_jax.sharding.rules import make_mesh, shard_state
 from videmo_jax.training import cluster, integrity
-from videmo_jax.training.folders import absolute
 
 FOLDER, DAMAGED = "checkpoints", "damaged"
 INTEGRITY = "integrity"
@@ -45,7 +47,7 @@ NO_DAMAGE = (MemoryError, PermissionError, ConnectionError, TimeoutError)
 NO_DAMAGE_SIGNS = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that is missing, or that is not what the caller needs."""
 
 
@@ -93,7 +95,7 @@ class Meta:
 
 def steps(folder: epath.PathLike) -> list[int]:
     """The committed steps below WORKDIR/checkpoints, ascending; [] where there are none."""
-    root = epath.Path(folder) / FOLDER
+    root = open_path(folder) / FOLDER
     return sorted(ocp.utils.checkpoint_steps(root)) if root.exists() else []
 
 
@@ -343,7 +345,7 @@ class Checkpoints:
           ValueError: numbers that make no sense.
         """
         if keep < 1 or keep_every < 0:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint.keep is {keep}, checkpoint.keep_every {keep_every}; keep must be at least 1, keep_every "
                 "0 (none) or a number of steps"
             )
@@ -450,22 +452,10 @@ class Checkpoints:
             place = folder / f"{step}.{number}"
         cluster.wait_for_all("the place of a damaged checkpoint is chosen")
         if jax.process_index() == 0:
-            _move(self._manager.directory / str(step), place)
+            move(self._manager.directory / str(step), place)
         cluster.wait_for_all("a damaged checkpoint is moved")
         self._manager.reload()
         return place
-
-
-def _move(source: epath.Path, place: epath.Path) -> None:
-    """Moves a directory; in a bucket, where there are only objects, one by one."""
-    if "://" not in str(source):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(place)
-        return
-    for each in source.rglob("*"):
-        if each.is_file():
-            each.copy(place / each.relative_to(source))
-    source.rmtree()
 
 
 class _Manager(ocp.CheckpointManager):

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from videmo_jax.files.errors import UserError
+
 HEARTBEAT_SECONDS = 40  # without a sign of life, after which a process counts as lost; a busy host may be late
 PREEMPTED = 143  # exit code of a run that was asked to end: 128 + SIGTERM, what schedulers expect
 REASON_BYTES = 512  # of a text that processes tell each other
@@ -25,7 +27,7 @@ ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PR
 LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "heartbeat", "oordination", "barrier")
 
 
-class ClusterError(ValueError):
+class ClusterError(UserError):
     """The processes of a run cannot find each other; the message says what to set."""
 
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from videmo_jax.files.errors import UserError
+
 DECAY = 0.98  # of the mean: some fifty steps
 
 
@@ -22,7 +24,7 @@ class GuardSpec:
 
     def __post_init__(self) -> None:
         if not self.spike >= 0 or self.warmup < 1:
-            raise ValueError(
+            raise UserError(
                 f"guard: spike is {self.spike}, warmup {self.warmup}; spike must be 0 or above, warmup at least 1"
             )
 

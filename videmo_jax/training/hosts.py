@@ -7,12 +7,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.training.cluster import agree, several
 
 T = TypeVar("T")
 
 
-class HostError(ValueError):
+class HostError(UserError):
     """Another host of this run has failed; the message says why."""
 
 

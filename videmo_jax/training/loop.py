@@ -9,6 +9,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.training.checkpoint import Checkpoints, Meta
 from videmo_jax.training.cluster import Preempted, Stop
 from videmo_jax.training.feed import DeviceFeed, Lookahead
@@ -30,7 +31,7 @@ class LoopSpec:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.log_every, self.save_every, self.keep) < 1:
-            raise ValueError("steps, log.every, checkpoint.every and checkpoint.keep must be at least 1")
+            raise UserError("steps, log.every, checkpoint.every and checkpoint.keep must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Where a run writes what it measures: metrics.jsonl and TensorBoard events in the work directory."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from videmo_jax.files.json_records import read_journal, to_line
+from videmo_jax.files.writing import append_text, write_text
 
 FILE = "metrics.jsonl"
 
@@ -19,15 +21,13 @@ class MetricsWriter:
     def __init__(self, folder: Path | None, *, after_step: int) -> None:
         """Goes on after `after_step`; -1 begins anew. Without a folder nothing is written: another host does it."""
         self._held: set[tuple[int, str]] = set()
-        self._file = self._board = None
+        self._path = self._board = None
         if folder is None:
             return
         path = folder / FILE
         kept = [line for line in read_metrics(folder) if line["step"] <= after_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.rename(path)
-        self._file = path.open("a")
+        write_text(path, map(to_line, kept))
+        self._path = path
         self._held = {(line["step"], name) for line in kept for name in line}
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
@@ -35,8 +35,7 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._board is not None:
             self._board.close()
 
     def holds(self, step: int, name: str) -> bool:
@@ -45,10 +44,9 @@ class MetricsWriter:
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Adds one line; `values` holds at least `step`."""
-        if self._file is None:
+        if self._path is None:
             return
-        self._file.write(json.dumps(dict(values)) + "\n")
-        self._file.flush()
+        append_text(self._path, to_line(dict(values)))
         self._held |= {(values["step"], name) for name in values}
         for name, value in values.items():
             if isinstance(value, int | float) and name != "step":
@@ -57,7 +55,4 @@ class MetricsWriter:
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """All logged steps of a work directory; [] where nothing was logged. A line that a kill cut short is left out."""
-    path = workdir / FILE
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return read_journal(workdir / FILE, "delete the line")

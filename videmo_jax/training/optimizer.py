@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from videmo_jax.files.errors import UserError
+
 
 @dataclass(frozen=True)
 class OptimizerSpec:
@@ -26,12 +28,12 @@ class OptimizerSpec:
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or not 0 <= self.warmup_share < 1 or self.clip_norm < 0:
-            raise ValueError(
+            raise UserError(
                 "optimizer: learning_rate must be above 0, warmup_share in [0, 1), clip_norm 0 or above; "
                 f"they are {self.learning_rate}, {self.warmup_share}, {self.clip_norm}"
             )
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"optimizer: schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+            raise UserError(f"optimizer: schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
 
 
 # What is left of the way from the peak to the end, by the share of the steps after the warm-up that are done.

@@ -8,10 +8,12 @@ from typing import Self
 
 import jax
 
+from videmo_jax.files.errors import UserError
+
 FOLDER = "profile"
 
 
-class ProfileError(ValueError):
+class ProfileError(UserError):
     """The steps to profile are no such steps."""
 
 

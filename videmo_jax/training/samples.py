@@ -19,7 +19,7 @@ from videmo_jax.data.rows import Budget
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.source import Lengths, Source, fitting, open_source
 from videmo_jax.data.synthetic import write_synthetic
-from videmo_jax.training.folders import is_remote
+from videmo_jax.files.paths import is_remote, open_path
 from videmo_jax.training.settings import ConfigError, Settings
 
 SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
@@ -56,7 +56,7 @@ def data_root(config: ConfigDict, workdir: epath.PathLike) -> str:
             f"data.root is empty, and the synthetic set is not rendered into a bucket ({workdir}): name a folder or "
             "records in data.root, or a local --workdir"
         )
-    return config.data.root or str(epath.Path(workdir) / SYNTHETIC)
+    return config.data.root or str(open_path(workdir) / SYNTHETIC)
 
 
 def render_synthetic(config: ConfigDict, workdir: epath.PathLike, console: Console) -> None:
@@ -97,7 +97,7 @@ def open_samples(
         (logs or Path(workdir)) / name,
         total=count,
         max_share=config.data.max_skipped_share,
-        called=str(epath.Path(workdir) / name),
+        called=str(open_path(workdir) / name),
     )
     for each in rejected:
         skips.add(each.id, each.reason, counts=not each.again)

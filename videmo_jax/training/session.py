@@ -14,15 +14,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from videmo_jax.data.packing import RowPlan
+from videmo_jax.files.mirror import Mirror
+from videmo_jax.files.paths import open_path
 from videmo_jax.sharding.rules import batch_shards, make_mesh
 from videmo_jax.training import workdir as workdirs
 from videmo_jax.training.checkpoint import Checkpoints, Restored, steps
 from videmo_jax.training.cluster import Stop
-from videmo_jax.training.folders import open_folder
 from videmo_jax.training.hosts import is_first, on_first_host, same_on_all
 from videmo_jax.training.metrics import FILE as METRICS
 from videmo_jax.training.metrics import MetricsWriter
-from videmo_jax.training.mirror import Mirror
 from videmo_jax.training.profile import FOLDER as PROFILE
 from videmo_jax.training.profile import Profiler, Steps
 from videmo_jax.training.samples import data_root, skip_file
@@ -95,7 +95,7 @@ def open_workdir(
       ConfigError, WorkdirError: it cannot be used for this run.
     """
     data_root(config, workdir)  # refused before anything is written
-    workdir, skipped = open_folder(workdir), skip_file(jax.process_index())
+    workdir, skipped = open_path(workdir), skip_file(jax.process_index())
     as_json = json.loads(config.to_json_best_effort())
     started = bool(steps(workdir))
     on_first_host(lambda: workdirs.claim(workdir, as_json, free=(*FREE_FIELDS, *free), started=started))

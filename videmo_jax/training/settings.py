@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.rows import Budget
 from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.tasks.taxonomy import Task, declared_task
 from videmo_jax.training.checkpoint import read_tokenizer_files, require_fit
@@ -18,7 +19,7 @@ from videmo_jax.training.stopped import read_left_out
 from videmo_jax.training.trained import Trained, read_trained
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """The config contradicts itself, or what it names."""
 
 

@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.attention import KERNELS, kernel_for
 from videmo_jax.model.compute import REMAT, Compute
 from videmo_jax.model.config import ModelConfig
@@ -76,10 +77,10 @@ class ComputeSpec:
         }
         for field, names in choices.items():
             if getattr(self, field) not in names:
-                raise ValueError(f"compute.{field} is {getattr(self, field)!r}; it must be one of {', '.join(names)}")
+                raise UserError(f"compute.{field} is {getattr(self, field)!r}; it must be one of {', '.join(names)}")
         for field in ("loss_chunk", "microbatches"):
             if getattr(self, field) < 1:
-                raise ValueError(f"compute.{field} is {getattr(self, field)}; it must be at least 1")
+                raise UserError(f"compute.{field} is {getattr(self, field)}; it must be at least 1")
 
     def on(self, mesh: Mesh) -> Compute:
         """What the model is told, on these devices."""
@@ -217,17 +218,17 @@ def _on_every_device(
     graph = nnx.graphdef(abstract_model(config))
     for field in ("kv_heads", "mlp_width"):
         if getattr(config.text, field) % mesh.shape["tensor"]:
-            raise ValueError(
+            raise UserError(
                 f"mesh.tensor is {mesh.shape['tensor']}; it must divide text.{field}, {getattr(config.text, field)}"
             )
     if config.lora.rank and mesh.shape["tensor"] > 1:
-        raise ValueError(f"mesh.tensor is {mesh.shape['tensor']}; with adapters (model.lora.rank) it must be 1")
+        raise UserError(f"mesh.tensor is {mesh.shape['tensor']}; with adapters (model.lora.rank) it must be 1")
     local = partial(body, partial(nnx.merge, graph))
 
     def run(params: nnx.State, batch: HasRows) -> Any:
         rows, shards = len(batch.rows.tokens), batch_shards(mesh) * compute.microbatches
         if rows % shards:
-            raise ValueError(f"a batch of {rows} rows is no multiple of the {shards} parts that it is computed in")
+            raise UserError(f"a batch of {rows} rows is no multiple of the {shards} parts that it is computed in")
         stored = jax.tree.map(lambda sharding: sharding.spec, shard_state(params, mesh))
         given = (stored, BATCH_SPLIT)
         return jax.shard_map(local, mesh=mesh, in_specs=given, out_specs=out(stored), check_vma=False)(params, batch)

@@ -1,12 +1,16 @@
 """A run that its guard stopped: what is said, and the list of the batch's samples in the work directory."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
+
+from videmo_jax.files.errors import FileError, UserError
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_json
 
 FILE = "stopped.json"
 SHOWN = 3  # samples in the message
@@ -16,7 +20,7 @@ class TrainingStopped(RuntimeError):
     """The run cannot go on; the message says at which step, why, and what to do."""
 
 
-class LeaveOutError(ValueError):
+class LeaveOutError(UserError):
     """A file of samples to leave out cannot be read."""
 
 
@@ -61,7 +65,7 @@ def stop(
       samples: ids of all of them.
       left_out: ids that are left out already; the file lists them too, so that it can take the place of the old list.
     """
-    path = epath.Path(workdir) / FILE
+    path = open_path(workdir) / FILE
     numbers = {name: getattr(halt, name) for name in ("loss", "mean", "gradient_norm")}
     record = {
         "step": halt.step,
@@ -73,8 +77,8 @@ def stop(
         "left_out": list(left_out),
     }
     try:
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:  # the message below must not be lost for it
+        write_json(path, record)
+    except (FileError, OSError) as error:  # the message below must not be lost for it
         path = f"no file: {error}"
     if halt.is_leap:
         what = f"the loss leapt to {halt.loss:.4g}, its mean was {halt.mean:.4g}"
@@ -96,14 +100,10 @@ def read_left_out(path: epath.PathLike) -> tuple[str, ...]:
     Raises:
       LeaveOutError: it cannot be read, or holds something else.
     """
-    try:
-        record = json.loads(epath.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise LeaveOutError(f"data.leave_out: {path} cannot be read: {error}") from None
-    ids = _ids(record)
+    ids = _ids(read_json(path, "data.leave_out names a file such as stopped.json"))
     if ids is None:
         raise LeaveOutError(
-            f'data.leave_out: {path} is no list of samples; it must be as {FILE}: {{"samples": ["ID", ...]}}'
+            f'{path}: no list of samples; data.leave_out names a file as {FILE}: {{"samples": ["ID", ...]}}'
         )
     return ids
 

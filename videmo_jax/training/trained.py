@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import nnx
 
+from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.lora import ADAPTERS
 from videmo_jax.model.videmo import abstract_model
@@ -62,16 +63,16 @@ def read_trained(model: ModelConfig, freeze: Sequence[str], train_also: Sequence
     known = sorted({".".join(path[:length]) for path in paths for length in range(1, len(path) + 1)})
     for field, names in (("freeze", freeze), ("train_also", train_also)):
         if isinstance(names, str):
-            raise ValueError(f"{field} is {names!r}; it must be a tuple of names, such as ('{names}',)")
+            raise UserError(f"{field} is {names!r}; it must be a tuple of names, such as ('{names}',)")
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-                raise ValueError(f"{field}: the model has no parameters '{name}'; did you mean '{near[0]}'?")
+                raise UserError(f"{field}: the model has no parameters '{name}'; did you mean '{near[0]}'?")
     if train_also and not model.lora.rank:
-        raise ValueError("train_also names what is trained beside adapters; set model.lora.rank, or use freeze")
+        raise UserError("train_also names what is trained beside adapters; set model.lora.rank, or use freeze")
     chosen = Trained((ADAPTERS, *train_also) if model.lora.rank else (), tuple(freeze))
     if not any(path in chosen for path in paths):
-        raise ValueError(f"freeze is {tuple(freeze)}; it leaves no parameter to train")
+        raise UserError(f"freeze is {tuple(freeze)}; it leaves no parameter to train")
     return chosen
 
 

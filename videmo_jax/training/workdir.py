@@ -1,15 +1,18 @@
 """A work directory belongs to one run: its config is written at the start and compared at every return."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
+from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.writing import write_json
+
 FILE = "config.json"
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
     """The work directory cannot be used for this run."""
 
 
@@ -27,11 +30,7 @@ def claim(workdir: epath.Path, config: Mapping[str, Any], *, free: tuple[str, ..
     """
     path = workdir / FILE
     if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise WorkdirError(f"{path} is no JSON ({error}); remove the work directory or name another") from None
-        old, new = _flat(before), _flat(config)
+        old, new = _flat(read_json(path, "remove the work directory, or name another")), _flat(config)
         changed = [
             f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
             for name in sorted(old.keys() | new.keys())
@@ -45,10 +44,7 @@ def claim(workdir: epath.Path, config: Mapping[str, Any], *, free: tuple[str, ..
             )
     elif workdir.exists() and any(workdir.iterdir()):
         raise WorkdirError(f"{workdir} is not empty and holds no {FILE}; name a new or empty --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)
+    write_json(path, config)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 schema (what a record holds) -> shards (one file) and decoder (a process that may be killed) -> jobs (shards of clips),
 index (lengths of all samples) -> reader (opens the result) and writing (samples, manifest) -> prepare (all of it, from
-what survey reads). beam runs the jobs elsewhere; tfds_builder gives them to TensorFlow Datasets' own writer.
+what survey reads). beam runs the jobs elsewhere; TensorFlow Datasets' own readers open the result.
 """
 
 from videmo_jax.data.records.index import SampleLengths, tokenizer_id

@@ -24,7 +24,7 @@ from jaxtyping import Int16, Int32
 
 from videmo_jax.data.chat import count_text_tokens
 from videmo_jax.data.records.schema import Grid, RecordError, decode_sample
-from videmo_jax.data.records.shards import check_size, write_bytes
+from videmo_jax.data.records.shards import check_size, write_entry
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import MAIN_FILE, Tokenizer
 from videmo_jax.data.video import FrameSpec
@@ -69,7 +69,7 @@ def tokenizer_id(tokenizer: Tokenizer) -> str:
 def write_clip_index(out: epath.Path, grids: Iterable[Grid]) -> Entry:
     """Writes the grids of all clips in the order of their ids."""
     slabs, height, width = np.array([*grids], np.int16).reshape(-1, 3).T
-    return write_bytes(out / INDEX / "clips.npz", _npz({"slabs": slabs, "height": height, "width": width}))
+    return write_entry(out / INDEX / "clips.npz", _npz({"slabs": slabs, "height": height, "width": width}))
 
 
 class SampleIndex:
@@ -107,7 +107,7 @@ class SampleIndex:
             "clips": np.array(self._clips, np.int32),
             "clip_starts": np.concatenate([np.zeros(1, np.int64), starts]),
         }
-        return write_bytes(out / INDEX / f"samples-{split}.npz", _npz(arrays))
+        return write_entry(out / INDEX / f"samples-{split}.npz", _npz(arrays))
 
 
 def write_texts(
@@ -137,7 +137,7 @@ def write_texts(
             _collect(jobs, pool.map(_measure_shard, paths, repeat(tokenizer.files)), counts, tell)
     id = tokenizer_id(tokenizer)
     return {
-        split: write_bytes(out / INDEX / f"text-{split}-{id}.npy", _npy(np.concatenate(of_split)))
+        split: write_entry(out / INDEX / f"text-{split}-{id}.npy", _npy(np.concatenate(of_split)))
         for split, of_split in counts.items()
     }
 

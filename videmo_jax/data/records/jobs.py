@@ -1,6 +1,5 @@
 """Shards of clips as jobs: whoever runs one, anywhere, writes the same bytes, and a finished one is not run again."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,8 +10,10 @@ from etils import epath
 
 from videmo_jax.data.records.decoder import ClipDecoder, ClipRecipe
 from videmo_jax.data.records.schema import CLIP_SPLIT, Grid
-from videmo_jax.data.records.shards import Shard, shard_name, write_json, write_shard
+from videmo_jax.data.records.shards import Shard, shard_name, write_shard
 from videmo_jax.data.video import VideoError
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.writing import write_json
 
 PROGRESS = "progress"
 
@@ -58,7 +59,7 @@ class ClipJob:
         """What an earlier run wrote, or None."""
         if not self.progress.exists():
             return None
-        found = json.loads(self.progress.read_text())
+        found = read_json(self.progress, "delete it: its shard will be written again")
         shard = Shard(**found["shard"])
         there = self.path.exists() and self.path.stat().length == shard.bytes
         return Finished(shard, [tuple(grid) for grid in found["grids"]], found["left_out"]) if there else None

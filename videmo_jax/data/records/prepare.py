@@ -10,7 +10,6 @@ OUT/manifest.json        counts, checksums and the recipe; written last
 
 import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,16 +24,17 @@ from etils import epath
 
 from videmo_jax.data.records.decoder import ClipRecipe
 from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, Runner, clip_jobs, run_locally
-from videmo_jax.data.records.reader import MANIFEST, read_manifest
+from videmo_jax.data.records.reader import MANIFEST, RECIPE, read_manifest
 from videmo_jax.data.records.schema import RecordError
 from videmo_jax.data.records.settings import SAMPLES_PER_CLIP, Settings
-from videmo_jax.data.records.shards import write_json, write_text
 from videmo_jax.data.records.survey import TRAIN, LeftOut, Source
 from videmo_jax.data.records.writing import WrittenSplit, finish, measure_texts, write_samples
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.training.folders import is_remote, open_folder
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.paths import is_remote, open_path
+from videmo_jax.files.writing import write_json, write_text
 
-RECIPE, REPORT = "recipe.json", "report.jsonl"
+REPORT = "report.jsonl"
 
 
 def prepare(
@@ -69,7 +69,7 @@ def prepare(
       DatasetError: the dataset as a whole cannot be read.
       RecordError: the folder holds something else, or no sample can be used.
     """
-    out, tell = open_folder(out), on_shard or (lambda *_: None)
+    out, tell = open_path(out), on_shard or (lambda *_: None)
     tokenizers = tokenizers or [Tokenizer.embedded()]
     source = Source(Path(root), settings.splits, settings.variant, [Path(path) for path in instructions])
     recipe = _recipe(source, settings)
@@ -158,12 +158,9 @@ def _claim(out: epath.Path, recipe: dict[str, Any]) -> None:
     """Makes the folder these records', or checks that it is."""
     path = out / RECIPE
     if path.exists():
-        try:
-            there = json.loads(path.read_text())
-            changed = [f"{name} ({there.get(name)}, asked for {recipe[name]})" for name in recipe
-                       if there.get(name) != recipe[name]]  # fmt: skip
-        except (ValueError, AttributeError) as error:
-            raise RecordError(f"{path}: broken ({error}). Delete the folder, or name a new one.") from None
+        held = read_json(path, "delete the folder, or name a new one")
+        changed = [f"{name} ({held.get(name)}, asked for {recipe[name]})" for name in recipe
+                   if held.get(name) != recipe[name]]  # fmt: skip
         if changed:
             raise RecordError(f"{out}: holds records of another recipe: {'; '.join(changed)}. Name a new folder.")
     elif out.exists() and any(out.iterdir()):

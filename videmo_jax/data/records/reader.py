@@ -1,6 +1,5 @@
 """Opens prepared records for random access, without scanning them."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,10 @@ from videmo_jax.data.records.shards import check_size, check_sum
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import Clip, FrameSpec
-from videmo_jax.training.folders import open_folder
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.paths import open_path
 
-MANIFEST = "manifest.json"
+MANIFEST, RECIPE = "manifest.json", "recipe.json"
 THREADS = 32  # that look at files
 FORMAT = 2  # raised when records are laid out differently
 
@@ -70,7 +70,7 @@ class RecordSet:
         Raises:
           RecordError: the manifest is missing or broken, the split is not there, or a file is missing or was cut short.
         """
-        self.root, self.split = open_folder(root), split
+        self.root, self.split = open_path(root), split
         self.manifest = read_manifest(self.root)
         if split not in self.manifest["samples"]:
             raise RecordError(f"{self.root}: holds no split {split!r}, only {', '.join(self.manifest['samples'])}.")
@@ -138,13 +138,14 @@ def read_manifest(root: epath.Path) -> dict[str, Any]:
     """What `prepare` says about the records; raises RecordError where it is missing, broken or of another format."""
     path = root / MANIFEST
     if not path.exists():
-        raise RecordError(f"{root}: no {MANIFEST}; name a folder that launch/prepare.py has finished.")
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{path}: broken ({error}); prepare the records again.") from None
-    if version != FORMAT:
+        unfinished = (root / RECIPE).exists()
+        raise RecordError(
+            f"{root}: launch/prepare.py has not finished these records; run it again."
+            if unfinished
+            else f"{root}: no {MANIFEST}; name a folder that launch/prepare.py has finished."
+        )
+    manifest = read_json(path, "prepare the records again")
+    if (version := manifest.get("format")) != FORMAT:
         raise RecordError(f"{path}: format {version}, this version reads {FORMAT}; prepare the records again.")
     return manifest
 

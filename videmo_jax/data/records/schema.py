@@ -13,6 +13,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.video import Clip
+from videmo_jax.files.errors import UserError
 
 # TFDS' name of the one split of the clips, which the samples of all splits share; `all` is reserved there.
 CLIP_SPLIT = "every"
@@ -43,7 +44,7 @@ SAMPLE_FEATURES = tfds.features.FeaturesDict(
 )
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """Records cannot be written or read; the message says which file, what is wrong and what to do."""
 
 
@@ -61,12 +62,6 @@ def encode_clip(path: str, clip: Clip, quality: int) -> bytes:
             "seconds_per_grid": clip.seconds_per_grid,
         },
     )
-
-
-def clip_example(data: bytes) -> dict[str, Any]:
-    """A clip's record as TFDS takes an example: frames stay the JPEG files that they are."""
-    record = dict(_parse(CLIP_FEATURES, data))
-    return record | {"path": record["path"].decode(), "frames": [io.BytesIO(frame) for frame in record["frames"]]}
 
 
 def decode_clip(data: bytes) -> Clip:
@@ -94,18 +89,6 @@ def decode_clip(data: bytes) -> Clip:
         float(record["average_rate"]),
         float(record["seconds_per_grid"]),
     )
-
-
-def sample_example(sample: Sample, clips: Sequence[int]) -> dict[str, Any]:
-    """A sample as TFDS takes an example."""
-    return {
-        "id": sample.id,
-        "file": sample.file,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in sample.messages],
-        "videos": list(sample.videos),
-        "clips": list(clips),
-        "source": sample.source or "",
-    }
 
 
 def encode_sample(sample: Sample, clips: Sequence[int]) -> bytes:

@@ -1,20 +1,15 @@
 """Files of records and of what describes them: each appears whole or not at all, and damage to it is found."""
 
 import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from videmo_jax.data.records.schema import RecordError
-from videmo_jax.training.folders import is_remote
+from videmo_jax.files.writing import whole_file, write_bytes
 
 # Each record is read alone, and JPEG cannot be compressed further.
 OPTIONS = "group_size:1,uncompressed"
@@ -35,32 +30,10 @@ def shard_name(dataset: str, split: str, number: int, count: int) -> str:
     return f"{dataset}-{split}.array_record-{number:05d}-of-{count:05d}"
 
 
-@contextmanager
-def whole_file(path: epath.Path) -> Iterator[Path]:
-    """A local file to write; after the block it stands under `path`, at once, complete and durable.
-
-    In a bucket objects appear whole, so that the file is written elsewhere and copied there.
-    """
-    if is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            partial = Path(folder) / path.name
-            yield partial
-            epath.Path(partial).copy(path, overwrite=True)
-        return
-    partial = Path(path).with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_shard(path: epath.Path, records: Iterable[bytes]) -> Shard:
     """Writes the records in order, as `whole_file` does."""
     count = 0
-    with whole_file(path) as partial:
+    with whole_file(path, durable=True) as partial:
         writer = ArrayRecordWriter(str(partial), OPTIONS)
         try:
             for record in records:
@@ -74,22 +47,10 @@ def write_shard(path: epath.Path, records: Iterable[bytes]) -> Shard:
     return Shard(path.name, count, size, digest)
 
 
-def write_bytes(path: epath.Path, data: bytes) -> dict[str, Any]:
+def write_entry(path: epath.Path, data: bytes) -> dict[str, Any]:
     """Replaces a file at once; gives its name, size and checksum."""
-    with whole_file(path) as partial:
-        partial.write_bytes(data)
+    write_bytes(path, data)
     return {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def write_text(path: epath.Path, lines: Iterable[str]) -> None:
-    """Replaces a text file at once."""
-    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-
-
-def write_json(path: epath.Path, value: Mapping[str, Any]) -> None:
-    """Replaces a JSON file at once."""
-    write_text(path, [json.dumps(value, indent=1, ensure_ascii=False) + "\n"])
 
 
 def check_size(path: epath.Path, expected: int) -> None:

@@ -1,6 +1,5 @@
 """What is prepared: the samples of every split, read twice so that they are never held, and what was left out."""
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from videmo_jax.data.emo_cfg import Rejected, Seen, VideoFolder, annotation_files, iterate_emo_cfg
 from videmo_jax.data.instructions import iterate_instructions
 from videmo_jax.data.sample import Sample
+from videmo_jax.files.json_records import to_line
 
 TRAIN = "train"  # the split that is trained on: instructions join it, and what comes twice is left out
 
@@ -106,4 +106,4 @@ class LeftOut:
 
 
 def _line(kind: str, id: str, reason: str) -> str:
-    return json.dumps({"kind": kind, "id": id, "reason": reason}, ensure_ascii=False) + "\n"
+    return to_line({"kind": kind, "id": id, "reason": reason})

@@ -1,9 +1,7 @@
 """Writes a synthetic Emo-CFG in the official layout: jsons/, videos/ and a manifest that says what it is."""
 
-import json
 import multiprocessing
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,9 @@ from jaxtyping import UInt8
 from videmo_jax.data.synthetic.questions import FILES, records
 from videmo_jax.data.synthetic.render import render
 from videmo_jax.data.synthetic.scene import KINDS, SPLITS, draw_scene
+from videmo_jax.files.errors import FileError, UserError
+from videmo_jax.files.json_records import read_json
+from videmo_jax.files.writing import whole_folder, write_json
 
 MANIFEST = "synthetic.json"
 # Raised when the same arguments give other clips or texts than before, so that an old folder is not taken for new.
@@ -24,7 +25,7 @@ VERSION = 2
 FEWEST_SCENES = 2 * len(KINDS)
 
 
-class SyntheticError(ValueError):
+class SyntheticError(UserError):
     """The set cannot be written as asked; the message says why and what to do."""
 
 
@@ -95,14 +96,14 @@ def write_synthetic(
     recipe, root = Recipe(scenes, seed, size, frames, fps), Path(root)
     if (counts := _finished(root, recipe)) is not None:
         return counts
-    with _fresh_folder(root, recipe) as folder:
+    with _whole_set(root, recipe) as folder:
         counts = _write_annotations(folder, recipe)
         numbers = [(split, index) for split in SPLITS for index in range(recipe.shares[split])]
         for done, _ in enumerate(_clips(folder, recipe, numbers, workers), start=1):
             if on_clip:
                 on_clip(done, len(numbers))
         manifest = {"recipe": asdict(recipe), "counts": counts}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / MANIFEST, manifest)
     return counts
 
 
@@ -112,11 +113,11 @@ def _finished(root: Path, recipe: Recipe) -> dict[str, int] | None:
         return None
     if not (root / MANIFEST).is_file():
         raise SyntheticError(f"{root}: holds something else than a synthetic set. Name a new folder.")
+    manifest = read_json(root / MANIFEST, "delete the folder, or name a new one")
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
         found, counts = manifest["recipe"], manifest["counts"]
         differs = {name: found.get(name) for name, value in asdict(recipe).items() if found.get(name) != value}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise SyntheticError(f"{root / MANIFEST}: broken. Delete the folder, or name a new one.") from None
     if differs:
         there = ", ".join(f"{name}={value}" for name, value in differs.items())
@@ -128,22 +129,15 @@ def _finished(root: Path, recipe: Recipe) -> dict[str, int] | None:
 
 
 @contextmanager
-def _fresh_folder(root: Path, recipe: Recipe) -> Iterator[Path]:
-    """A folder beside `root` that takes its name when the block ends well, and is removed otherwise."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+def _whole_set(root: Path, recipe: Recipe) -> Iterator[Path]:
+    """The folder that becomes the set."""
     try:
-        yield partial
-        try:
-            partial.rename(root)
-        except OSError:
-            # Another process was faster: what it wrote must be the same set.
-            if _finished(root, recipe) is None:
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with whole_folder(root) as folder:
+            yield Path(folder)
+    except FileError:
+        # Another process was faster: what it wrote must be the same set.
+        if _finished(root, recipe) is None:
+            raise
 
 
 def _write_annotations(folder: Path, recipe: Recipe) -> dict[str, int]:
@@ -154,9 +148,7 @@ def _write_annotations(folder: Path, recipe: Recipe) -> dict[str, int]:
                 found[record.file].append(record.json())
     files = [file for split in SPLITS for file in FILES[split]]
     for file in files:
-        path = folder / "jsons" / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found[file], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / "jsons" / file, found[file])
     return {file: len(found[file]) for file in files}
 
 

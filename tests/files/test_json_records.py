@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videmo_jax.data import json_records as module
-from videmo_jax.data.json_records import DatasetError, json_lines, json_records
+from videmo_jax.files import json_records as module
+from videmo_jax.files.json_records import DatasetError, json_lines, json_records
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

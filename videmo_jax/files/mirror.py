@@ -14,7 +14,8 @@ from typing import Self
 from etils import epath
 from rich.console import Console
 
-from videmo_jax.training.folders import is_remote
+from videmo_jax.files.paths import is_remote
+from videmo_jax.files.writing import write_bytes
 
 EVERY_SECONDS = 30.0
 
@@ -49,7 +50,7 @@ class Mirror:
         if self._remote:
             for name in self._goes_on:
                 if (self._workdir / name).exists():
-                    (self.local / name).write_bytes((self._workdir / name).read_bytes())
+                    write_bytes(self.local / name, (self._workdir / name).read_bytes())
             self._thread.start()
         return self
 
@@ -94,7 +95,5 @@ class Mirror:
             stat = path.stat()
             now = stat.st_size, stat.st_mtime_ns
             if self._copied.get(path) != now:
-                target = self._workdir / path.relative_to(self.local).as_posix()
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+                write_bytes(self._workdir / path.relative_to(self.local).as_posix(), path.read_bytes())
                 self._copied[path] = now

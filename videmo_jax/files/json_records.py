@@ -1,4 +1,7 @@
-"""Records of a JSON list or of JSON Lines, one by one: a list of a gigabyte costs the memory of one record."""
+"""What is read of JSON files: one object, or the records of a list or of JSON Lines, one by one.
+
+A list of a gigabyte costs the memory of one record. Lines end at line feeds alone: a text may hold other separators.
+"""
 
 import codecs
 import json
@@ -7,16 +10,77 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from etils import epath
+
+from videmo_jax.files.errors import FileError, UserError
+from videmo_jax.files.paths import open_path
+
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_RECORD_CHARACTERS = 64 * 1024**2
+MAX_OBJECT_BYTES = 256 * 1024**2
 CHUNK_CHARACTERS = 1024**2
 # Where text ends inside a literal, a number or an escape, json names a place at most this far from the end.
 LONGEST_LITERAL = 16
 WHITESPACE = " \t\n\r"
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """The dataset as a whole cannot be used; the message says which file or folder, what is wrong, what to do."""
+
+
+def read_json(path: epath.PathLike, mend: str, max_bytes: int = MAX_OBJECT_BYTES) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Args:
+      path: of the file, local or in a bucket.
+      mend: what to do where it cannot be read, for the message.
+      max_bytes: a larger file is refused.
+
+    Raises:
+      FileError: it is missing, too large, or no JSON object.
+    """
+    path = open_path(path)
+    try:
+        if path.stat().length > max_bytes:
+            raise FileError(f"{path}: {path.stat().length:,} bytes, more than {max_bytes:,}; {mend}")
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror or error}; {mend}") from None
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8
+        raise FileError(f"{path}: no valid JSON ({error}); {mend}") from None
+    if not isinstance(values, dict):
+        raise FileError(f"{path}: holds a JSON {type(values).__name__}, not an object; {mend}")
+    return values
+
+
+def read_journal(path: epath.PathLike, mend: str) -> list[dict[str, Any]]:
+    """The objects in a file that grew line by line; [] where there is none.
+
+    A kill may have cut what follows the last line feed: it is left out.
+
+    Raises:
+      FileError: a line is no JSON object; `mend` says what to do.
+    """
+    path = open_path(path)
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"{path}, line {number}: no valid JSON ({error}); {mend}") from None
+        if not isinstance(record, dict):
+            raise FileError(f"{path}, line {number}: no JSON object; {mend}")
+        found.append(record)
+    return found
+
+
+def to_line(record: Any) -> str:
+    """A record as one line, its line feed included."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def json_records(path: Path, max_file_bytes: int = MAX_FILE_BYTES) -> Iterator[Any]:
