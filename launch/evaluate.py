@@ -13,9 +13,9 @@ from videmo_jax.commands import one_line, positive
 from videmo_jax.files.errors import UserError
 
 if TYPE_CHECKING:
-    from videmo_jax.evaluation.judging import Judge
-    from videmo_jax.evaluation.remote_answers import RemoteModel
-    from videmo_jax.evaluation.scores import Results
+    from videmo_jax.evaluation.answers.remote import RemoteModel
+    from videmo_jax.evaluation.judges.judging import Judge
+    from videmo_jax.evaluation.tables.scores import Results
     from videmo_jax.sampling.reasoning import Settings
 
 EXAMPLES = """examples:
@@ -147,8 +147,10 @@ def progress_bars() -> Iterator[Callable[[str, str], Callable[[int, int], None]]
 
 def evaluate(flags: argparse.Namespace) -> None:
     """Answers or reads, scores, prints."""
-    from videmo_jax.evaluation import results, runner, tables
-    from videmo_jax.evaluation.answerer import default_dtype
+    from videmo_jax.evaluation import results
+    from videmo_jax.evaluation.answers import runner
+    from videmo_jax.evaluation.answers.answerer import default_dtype
+    from videmo_jax.evaluation.tables import tables
     from videmo_jax.files.paths import writable_folder
 
     if flags.out:
@@ -207,12 +209,12 @@ def require_some(scored: "Results", flags: argparse.Namespace) -> None:
 
 def judge_of(flags: argparse.Namespace) -> "Judge":
     """The judge that the flags name."""
-    from videmo_jax.evaluation.endpoint import Endpoint
-    from videmo_jax.evaluation.judge_prompts import embedded_prompts
-    from videmo_jax.evaluation.judge_prompts_file import parse_names, read_prompts
-    from videmo_jax.evaluation.openai_judge import OpenAIJudge, read_settings
-    from videmo_jax.evaluation.price import read_price
-    from videmo_jax.evaluation.rule_judge import RuleJudge
+    from videmo_jax.endpoints.client import Endpoint
+    from videmo_jax.endpoints.price import read_price
+    from videmo_jax.evaluation.judges.by_rules import RuleJudge
+    from videmo_jax.evaluation.judges.openai import OpenAIJudge, read_settings
+    from videmo_jax.evaluation.judges.prompts import embedded_prompts
+    from videmo_jax.evaluation.judges.prompts_file import parse_names, read_prompts
 
     if flags.judge == "rule":
         return RuleJudge()
@@ -233,7 +235,7 @@ def remote_of(flags: argparse.Namespace) -> "RemoteModel | None":
     if not flags.answers_url:
         return None
     from videmo_jax.data.inputs import InputSpec
-    from videmo_jax.evaluation.remote_answers import RemoteModel, serving
+    from videmo_jax.evaluation.answers.remote import RemoteModel, serving
     from videmo_jax.training.checkpoint import read_meta
 
     return RemoteModel(

@@ -90,9 +90,8 @@ class Data:
 def from_videos(flags: argparse.Namespace, include: list[str] | None) -> Data:
     """A folder of Emo-CFG: small frames, or why there are none."""
     from videmo_jax.data.emo_cfg import read_emo_cfg
-    from videmo_jax.data.shown import shown_clip
     from videmo_jax.data.video import ClipCache, FrameSpec, VideoError
-    from videmo_jax.reports.clips import ShownClip
+    from videmo_jax.reports.clips import ShownClip, shown_clip
 
     root = Path(flags.data)
     data = read_emo_cfg(root, flags.split, variant=flags.variant or "full", include=include)
@@ -121,7 +120,7 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
 
     from videmo_jax.data.records import RecordError, read_records
     from videmo_jax.data.records.prepare import REPORT
-    from videmo_jax.data.shown import shown_clip
+    from videmo_jax.reports.clips import shown_clip
 
     if flags.variant is not None:
         raise UserError(f"--variant {flags.variant}: records hold one alone; leave it out")

@@ -107,7 +107,7 @@ def reason(flags: argparse.Namespace) -> None:
     from videmo_jax.affective.text import read_tree
     from videmo_jax.data.inputs import InputSpec
     from videmo_jax.data.sample import Message
-    from videmo_jax.evaluation.answerer import Answerer, default_dtype, identity
+    from videmo_jax.evaluation.answers.answerer import Answerer, default_dtype, identity
     from videmo_jax.sampling import reasoning
     from videmo_jax.training.checkpoint import read_meta
 
@@ -149,8 +149,8 @@ def write(
     out: Any, result: "Reasoning", settings: "Settings", about: dict[str, Any], clips: tuple["Clip", ...]
 ) -> None:
     """Writes both files."""
-    from videmo_jax.data.shown import shown_clip
     from videmo_jax.files.writing import write_json, write_text
+    from videmo_jax.reports.clips import shown_clip
     from videmo_jax.reports.reasoning import reasoning_page
     from videmo_jax.sampling.reasoning_view import reasoning_view
 

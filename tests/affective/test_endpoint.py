@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from videmo_jax.affective.endpoint import ParseFailure, endpoint_parser, tree_from_reply, tree_prompt
 from videmo_jax.affective.lexicon import ASPECTS
 from videmo_jax.affective.parser import parse_caption
 from videmo_jax.affective.text import TreeTextError, from_text, to_text
+from videmo_jax.affective.tree_replies import ParseFailure, endpoint_parser, tree_from_reply, tree_prompt
 
 TEXT = "person\n  emotion | feeling: joy\n    expression | expression: smile\nperson\n  attribute | hair: brown\n"
 

@@ -95,7 +95,7 @@ def ours(prompts, decoding, *, together):
     from flax import nnx
 
     from tests.reference import our_parameters
-    from videmo_jax.evaluation.batches import Batching, stack
+    from videmo_jax.evaluation.answers.batches import Batching, stack
     from videmo_jax.model.videmo import abstract_model
     from videmo_jax.sampling.decode import generate
 

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 
 import aiohttp
 
-from videmo_jax.evaluation.endpoint import Endpoint
-from videmo_jax.evaluation.judge_prompts import embedded_prompts
-from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.openai_judge import OpenAIJudge
+from videmo_jax.endpoints.client import Endpoint
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.openai import OpenAIJudge
+from videmo_jax.evaluation.judges.prompts import embedded_prompts
 
 NAME = "MEAD_ID"
 

@@ -29,16 +29,16 @@ import numpy as np
 from rich.console import Console
 
 from configs.quickstart_rl import get_config
-from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.rule_judge import RuleJudge
-from videmo_jax.evaluation.rules import read_reply
+from videmo_jax.evaluation.judges.by_rules import RuleJudge
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.rules import read_reply
 from videmo_jax.reports.figures import line_chart
 from videmo_jax.reports.page import page
 from videmo_jax.rl.held_out import FOLDER, HeldOutRewards
 from videmo_jax.rl.iteration import Programs
 from videmo_jax.rl.plan import make_rl_plan, read_rl_settings
-from videmo_jax.rl.reward_spec import Asked, RewardSpec
-from videmo_jax.rl.rewards import Rewards
+from videmo_jax.rl.rewards.rewards import Rewards
+from videmo_jax.rl.rewards.spec import Asked, RewardSpec
 from videmo_jax.tasks.taxonomy import task_of
 from videmo_jax.training.optimizer import make_optimizer
 from videmo_jax.training.session import mesh_of

@@ -26,8 +26,8 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.data.source import ClipFolder
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import ClipCache
-from videmo_jax.evaluation.items import read_items
-from videmo_jax.evaluation.predictions import read_folder
+from videmo_jax.evaluation.answers.items import read_items
+from videmo_jax.evaluation.answers.predictions import read_folder
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.positions import VisionGrid, vision_ids
 from videmo_jax.sampling.policy import banned_ids, stop_ids

@@ -12,7 +12,7 @@ from launch import evaluate as command
 from tests.evaluation import by_hand
 from videmo_jax.data.sample import Message
 from videmo_jax.evaluation.annotations import Asked, match_lines, official_aspects, read_annotations
-from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.tasks.taxonomy import ASPECTS
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.rows import Budget, Prepared, misfit
 from videmo_jax.data.sample import VIDEO_TAG, Message
-from videmo_jax.evaluation.batches import Batching, Group, Shape, ahead, groups, shape_of, stack
-from videmo_jax.evaluation.items import Item
-from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.answers.batches import Batching, Group, Shape, ahead, groups, shape_of, stack
+from videmo_jax.evaluation.answers.items import Item
+from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.positions import VisionGrid, mrope_ids
 

@@ -15,8 +15,8 @@ import pytest
 from etils import epath
 
 from tests.evaluation.chat_server import ChatServer, Do
-from videmo_jax.evaluation.endpoint import Endpoint, EndpointDown, EndpointError, Failure, Request, ask, wait_after
-from videmo_jax.evaluation.endpoint_cache import BUCKET_LINES, Reply, ReplyCache, cache_key
+from videmo_jax.endpoints.cache import BUCKET_LINES, Reply, ReplyCache, cache_key
+from videmo_jax.endpoints.client import Endpoint, EndpointDown, EndpointError, Failure, Request, ask, wait_after
 
 SECRET = "sk-test-5f1d3b8a77c04e19"
 
@@ -409,7 +409,7 @@ def test_the_key_depends_on_all_that_is_asked():
 
 def test_importing_reads_no_key():
     """A process without the key can import, and one with it shows nothing."""
-    code = "import videmo_jax.evaluation.endpoint as e; print(vars(e))"
+    code = "import videmo_jax.endpoints.client as e; print(vars(e))"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path.cwd(), check=True

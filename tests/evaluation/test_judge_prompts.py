@@ -4,10 +4,10 @@ import ast
 
 import pytest
 
-from videmo_jax.evaluation.judge_prompts import KIND_OF_FILE, KINDS, OFFICIAL_HASH, JudgePrompts, PromptError
-from videmo_jax.evaluation.judge_prompts import embedded_prompts as embedded
-from videmo_jax.evaluation.judge_prompts_file import parse_names, read_prompts
-from videmo_jax.evaluation.judging import Question
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.prompts import KIND_OF_FILE, KINDS, OFFICIAL_HASH, JudgePrompts, PromptError
+from videmo_jax.evaluation.judges.prompts import embedded_prompts as embedded
+from videmo_jax.evaluation.judges.prompts_file import parse_names, read_prompts
 
 # The layout of the authors' file, with texts of ours: templates in a class, a table that says which file takes which.
 LAYOUT = '''

@@ -12,16 +12,16 @@ from dataclasses import replace
 import pytest
 
 from tests.evaluation.chat_server import ChatServer, Do
-from videmo_jax.evaluation import judge_prompts
-from videmo_jax.evaluation.endpoint import Endpoint, EndpointError
-from videmo_jax.evaluation.items import read_items
-from videmo_jax.evaluation.judge_prompts import KIND_OF_FILE, JudgePrompts, embedded_prompts
-from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.openai_judge import OpenAIJudge, SettingsError, read_settings
-from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.price import Price, PriceError, count_tokens, known_price, read_price
+from videmo_jax.endpoints.client import Endpoint, EndpointError
+from videmo_jax.endpoints.price import Price, PriceError, count_tokens, known_price, read_price
+from videmo_jax.evaluation.answers.items import read_items
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.judges import prompts as judge_prompts
+from videmo_jax.evaluation.judges.by_rules import RuleJudge
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.openai import OpenAIJudge, SettingsError, read_settings
+from videmo_jax.evaluation.judges.prompts import KIND_OF_FILE, JudgePrompts, embedded_prompts
 from videmo_jax.evaluation.results import Scoring, score_run
-from videmo_jax.evaluation.rule_judge import RuleJudge
 from videmo_jax.evaluation.scoring import question_of
 
 # What is asked is the id, so that the server's log can be read.
@@ -194,8 +194,8 @@ def test_a_refused_key_keeps_what_was_judged(tmp_path, said):
 JUDGING = """
 import sys
 from tests.evaluation.test_openai_judge import PROMPTS, question
-from videmo_jax.evaluation.endpoint import Endpoint
-from videmo_jax.evaluation.openai_judge import OpenAIJudge
+from videmo_jax.endpoints.client import Endpoint
+from videmo_jax.evaluation.judges.openai import OpenAIJudge
 end = Endpoint(sys.argv[1], "judge", concurrency=8, first_wait=0.001, longest_wait=0.002)
 replies = OpenAIJudge(end, PROMPTS, sys.argv[2]).judge([question(number) for number in range(300)])
 print(replies == ["yes"] * 300)

@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from videmo_jax.data.sample import Message
-from videmo_jax.evaluation.predictions import (
+from videmo_jax.evaluation.answers.predictions import (
     Prediction,
     PredictionError,
     read_folder,

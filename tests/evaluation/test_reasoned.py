@@ -9,12 +9,12 @@ import pytest
 from launch import evaluate as command
 from videmo_jax.affective.text import read_tree
 from videmo_jax.data.video import read_clip
-from videmo_jax.evaluation import runner
-from videmo_jax.evaluation.answerer import Answerer
-from videmo_jax.evaluation.items import read_items
-from videmo_jax.evaluation.journal import JournalError
-from videmo_jax.evaluation.predictions import read_folder
-from videmo_jax.evaluation.reasoned import item_seed, reasoned
+from videmo_jax.evaluation.answers import runner
+from videmo_jax.evaluation.answers.answerer import Answerer
+from videmo_jax.evaluation.answers.items import read_items
+from videmo_jax.evaluation.answers.journal import JournalError
+from videmo_jax.evaluation.answers.predictions import read_folder
+from videmo_jax.evaluation.answers.reasoned import item_seed, reasoned
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sampling.reasoning import Prompts, Settings, Subject, reason
 

@@ -17,12 +17,12 @@ from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec, read_clip
-from videmo_jax.evaluation.answerer import Answer
-from videmo_jax.evaluation.endpoint import Endpoint, EndpointDown
-from videmo_jax.evaluation.items import Item, read_items
-from videmo_jax.evaluation.journal import Journal, JournalError
-from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.remote_answers import RemoteModel, answer_remotely, serving
+from videmo_jax.endpoints.client import Endpoint, EndpointDown
+from videmo_jax.evaluation.answers.answerer import Answer
+from videmo_jax.evaluation.answers.items import Item, read_items
+from videmo_jax.evaluation.answers.journal import Journal, JournalError
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.answers.remote import RemoteModel, answer_remotely, serving
 
 TASKS = ("MEAD_*", "AffWild2_Action_Unit_Detection", "CelebV-Text_*")
 

@@ -3,11 +3,11 @@
 import pytest
 
 from videmo_jax.data.sample import Message
-from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.report import choose, is_right, read_strips, report
-from videmo_jax.evaluation.rule_judge import RuleJudge
-from videmo_jax.evaluation.scores import ItemScore
 from videmo_jax.evaluation.scoring import score
+from videmo_jax.evaluation.tables.scores import ItemScore
 
 
 def item(number: int, value: float | None) -> ItemScore:

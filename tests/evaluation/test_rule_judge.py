@@ -11,13 +11,13 @@ from tests.evaluation import by_hand
 from videmo_jax.affective.tree import AffectiveTree, Node, Person
 from videmo_jax.data.sample import Message
 from videmo_jax.evaluation.annotations import read_annotations
-from videmo_jax.evaluation.caption_overlap import Overlap, bag, compare, token_cues, tree_cues
-from videmo_jax.evaluation.columns import COLUMNS
-from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.rule_judge import RuleJudge, remarks, true_option
-from videmo_jax.evaluation.rules import RULES, read_reply
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.judges.by_rules import RuleJudge, remarks, true_option
+from videmo_jax.evaluation.judges.caption_overlap import Overlap, bag, compare, token_cues, tree_cues
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.rules import RULES, read_reply
 from videmo_jax.evaluation.scoring import question_of, score
+from videmo_jax.evaluation.tables.columns import COLUMNS
 
 EMOTION = "What is the emotion?\n(A) Happy\n(B) Sad\n(C) Neutral"
 MAFW = "Which emotions?\n" + "\n".join(

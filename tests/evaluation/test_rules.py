@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videmo_jax.evaluation.judging import Question, judged_query
-from videmo_jax.evaluation.rules import RULES, Verdict, mean_of, named_labels, read_reply
+from videmo_jax.evaluation.judges.judging import Question, judged_query
+from videmo_jax.evaluation.judges.rules import RULES, Verdict, mean_of, named_labels, read_reply
 from videmo_jax.tasks.taxonomy import ACTION_TAGS, ACTION_UNITS, EMOTION_LETTERS
 
 

@@ -10,9 +10,9 @@ import pytest
 from launch import evaluate as command
 from tests.evaluation.chat_server import ChatServer, Do
 from tests.evaluation.conftest import write_checkpoint
-from videmo_jax.evaluation.journal import JournalError
-from videmo_jax.evaluation.predictions import read_folder
-from videmo_jax.evaluation.runner import Settings, evaluate
+from videmo_jax.evaluation.answers.journal import JournalError
+from videmo_jax.evaluation.answers.predictions import read_folder
+from videmo_jax.evaluation.answers.runner import Settings, evaluate
 
 TASKS = ("MEAD_*", "AffWild2_Action_Unit_Detection", "CelebV-Text_Emotion-Caption")
 SETTINGS = Settings("train", tasks=TASKS, max_new_tokens=10, batch=8, threads=2)

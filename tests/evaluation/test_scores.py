@@ -9,15 +9,15 @@ from sklearn.metrics import accuracy_score, recall_score
 from tests.evaluation import by_hand
 from videmo_jax.data.sample import Message
 from videmo_jax.evaluation.annotations import Asked
-from videmo_jax.evaluation.columns import COLUMNS, TEST_FILES
-from videmo_jax.evaluation.judging import SIX, JudgeInfo
-from videmo_jax.evaluation.paper import paper_results
-from videmo_jax.evaluation.predictions import Prediction
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.judges.by_rules import RuleJudge
+from videmo_jax.evaluation.judges.judging import SIX, JudgeInfo
+from videmo_jax.evaluation.judges.rules import RULES
 from videmo_jax.evaluation.results import write_results
-from videmo_jax.evaluation.rule_judge import RuleJudge
-from videmo_jax.evaluation.rules import RULES
-from videmo_jax.evaluation.scores import exact_score, is_exact
 from videmo_jax.evaluation.scoring import question_of, score
+from videmo_jax.evaluation.tables.columns import COLUMNS, TEST_FILES
+from videmo_jax.evaluation.tables.paper import paper_results
+from videmo_jax.evaluation.tables.scores import exact_score, is_exact
 
 OPTIONS = ("Happy", "Sad", "Neutral", "Angry")
 MATCH_REPLIES = ("yes", "no", "Yes", "YES \n", "Yes.", "yes, it is", "maybe", None, "no", "yes")

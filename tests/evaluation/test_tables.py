@@ -13,12 +13,12 @@ from rich.console import Console
 
 from tests.evaluation.test_scores import Table as FixedJudge
 from tests.evaluation.test_scores import lines_of, world
-from videmo_jax.evaluation import tables
-from videmo_jax.evaluation.columns import COLUMNS, GROUPS, overall_of, summary_of
-from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
 from videmo_jax.evaluation.results import write_results
-from videmo_jax.evaluation.scores import FileScore
 from videmo_jax.evaluation.scoring import score
+from videmo_jax.evaluation.tables import tables
+from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS, overall_of, summary_of
+from videmo_jax.evaluation.tables.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
+from videmo_jax.evaluation.tables.scores import FileScore
 
 
 @pytest.mark.parametrize(

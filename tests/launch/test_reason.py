@@ -14,7 +14,7 @@ from tests.launch.commands import ROOT
 from videmo_jax.affective.text import read_tree
 from videmo_jax.data.sample import Message
 from videmo_jax.data.video import read_clip
-from videmo_jax.evaluation.answerer import Answerer
+from videmo_jax.evaluation.answers.answerer import Answerer
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sampling.reasoning import Subject, reason
 

@@ -11,7 +11,7 @@ import pytest
 from tests.launch.commands import run
 from tests.launch.restored import restored_hash
 from tests.launch.rl_runs import REWARDS, STEPS, digest, lines_of, rl_arguments, steps_of, timeless, written
-from videmo_jax.evaluation.answerer import identity
+from videmo_jax.evaluation.answers.answerer import identity
 from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.checkpoint import read_meta, steps

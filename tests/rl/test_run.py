@@ -15,7 +15,7 @@ from videmo_jax.data.records.prepare import prepare
 from videmo_jax.data.records.settings import Settings as RecordSettings
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
-from videmo_jax.evaluation.answerer import identity
+from videmo_jax.evaluation.answers.answerer import identity
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.rl import answered, iteration, run
 from videmo_jax.rl.sample_log import read_samples

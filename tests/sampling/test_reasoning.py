@@ -18,7 +18,7 @@ from videmo_jax.data.inputs import Preparer
 from videmo_jax.data.rows import Budget, build_row, stack_rows
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.video import Clip
-from videmo_jax.evaluation.answerer import Answerer
+from videmo_jax.evaluation.answers.answerer import Answerer
 from videmo_jax.sampling.decode import Decoding, generate
 from videmo_jax.sampling.policy import Answer
 from videmo_jax.sampling.reasoning import Prompts, Settings, Subject, joined, level_seed, reason

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videmo_jax.data.emo_cfg import annotation_files
-from videmo_jax.evaluation.predictions import Prediction, writable
+from videmo_jax.evaluation.answers.predictions import Prediction, writable
 from videmo_jax.files.json_records import json_records
 from videmo_jax.tasks.taxonomy import ASPECTS
 

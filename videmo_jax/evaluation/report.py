@@ -10,11 +10,11 @@ import numpy as np
 
 from videmo_jax.data.emo_cfg import VideoFolder
 from videmo_jax.data.video import FrameSpec, VideoError, read_clip
-from videmo_jax.evaluation.columns import COLUMNS, GROUPS
-from videmo_jax.evaluation.paper import paper_models
-from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.scores import ItemScore, Results
-from videmo_jax.evaluation.tables import OURS, Table, cell, tables_of, troubles
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS
+from videmo_jax.evaluation.tables.paper import paper_models
+from videmo_jax.evaluation.tables.scores import ItemScore, Results
+from videmo_jax.evaluation.tables.tables import OURS, Table, cell, tables_of, troubles
 from videmo_jax.reports.clips import Strip, strip
 from videmo_jax.reports.evaluation import EvaluationView, ShownItem, ShownTable, evaluation_page
 from videmo_jax.reports.figures import Row

@@ -11,14 +11,14 @@ from typing import Any
 from etils import epath
 
 from videmo_jax.evaluation.annotations import read_annotations
-from videmo_jax.evaluation.judging import Judge, OnProgress
-from videmo_jax.evaluation.predictions import Prediction, PredictionError, read_folder, write_text
+from videmo_jax.evaluation.answers.predictions import Prediction, PredictionError, read_folder, write_text
+from videmo_jax.evaluation.judges.by_rules import RuleJudge
+from videmo_jax.evaluation.judges.judging import Judge, OnProgress
+from videmo_jax.evaluation.judges.rules import Rules
 from videmo_jax.evaluation.report import report
-from videmo_jax.evaluation.rule_judge import RuleJudge
-from videmo_jax.evaluation.rules import Rules
-from videmo_jax.evaluation.scores import Results
 from videmo_jax.evaluation.scoring import score
-from videmo_jax.evaluation.tables import tables_of, write_tables
+from videmo_jax.evaluation.tables.scores import Results
+from videmo_jax.evaluation.tables.tables import tables_of, write_tables
 from videmo_jax.files.errors import FileError
 from videmo_jax.files.json_records import read_json, to_line
 from videmo_jax.files.paths import open_path

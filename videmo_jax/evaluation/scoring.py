@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from videmo_jax.evaluation.annotations import Asked, Matching, line_key, match_lines, official_aspects
-from videmo_jax.evaluation.columns import QA, TEST_FILES
-from videmo_jax.evaluation.judging import SIX, Judge, Kind, OnProgress, Question, judged_query
-from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.rule_judge import RuleJudge, remarks, true_option
-from videmo_jax.evaluation.rules import Rules, Verdict, mean_of, read_reply
-from videmo_jax.evaluation.scores import FileScore, ItemScore, Judged, PartScore, Results, exact_score
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.judges.by_rules import RuleJudge, remarks, true_option
+from videmo_jax.evaluation.judges.judging import SIX, Judge, Kind, OnProgress, Question, judged_query
+from videmo_jax.evaluation.judges.rules import Rules, Verdict, mean_of, read_reply
+from videmo_jax.evaluation.tables.columns import QA, TEST_FILES
+from videmo_jax.evaluation.tables.scores import FileScore, ItemScore, Judged, PartScore, Results, exact_score
 from videmo_jax.tasks.metrics import uar, war
 from videmo_jax.tasks.taxonomy import ASPECTS, Form, task_of
 

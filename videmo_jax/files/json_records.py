@@ -4,6 +4,7 @@ A list of a gigabyte costs the memory of one record. Lines end at line feeds alo
 """
 
 import codecs
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,11 @@ def read_journal(path: epath.PathLike, mend: str) -> list[dict[str, Any]]:
             raise FileError(f"{path}, line {number}: no JSON object; {mend}")
         found.append(record)
     return found
+
+
+def json_digest(value: Any) -> str:
+    """The SHA-256 of a JSON value, whatever its spaces and the order of its fields."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def to_line(record: Any) -> str:

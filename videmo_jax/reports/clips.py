@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from videmo_jax.data.video import Clip
+
 JPEG_QUALITY = 80
 CLIP_STYLE = """
 .small { font-size: 13px; opacity: .75; overflow-wrap: anywhere; margin: 0; }
@@ -44,6 +46,13 @@ class ShownClip:
     seconds: tuple[float, ...] = ()
     note: str = ""
     fault: str = ""
+
+
+def shown_clip(path: str, clip: Clip, temporal_patch: int) -> ShownClip:
+    """The clip's frames at the times at which the model sees them; `temporal_patch` of them make a slab."""
+    slabs = -(-len(clip.frames) // temporal_patch)
+    note = f"{clip.decoded_frames} frames at {clip.average_rate:.4g} a second, {slabs} slabs"
+    return ShownClip(path, clip.frames, tuple((clip.indices / clip.average_rate).tolist()), note)
 
 
 def clip_figure(clip: ShownClip, *, times: bool = False) -> str:

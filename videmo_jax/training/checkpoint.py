@@ -28,6 +28,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import json_digest
 from videmo_jax.files.paths import absolute, open_path
 from videmo_jax.files.writing import move
 from videmo_jax.model.config import ModelConfig
@@ -229,7 +230,7 @@ class _Stored:
         """A JSON item."""
         with _reading(self.folder, item):
             value = ocp.JsonCheckpointHandler().restore(self.folder / item)
-        if self.kept and integrity.sha256(value) != self.kept["held"]["objects"].get(item):
+        if self.kept and json_digest(value) != self.kept["held"]["objects"].get(item):
             raise DamagedError(f"{self.folder}: {item} is not what was saved; {NAME_ANOTHER}")
         return value
 

@@ -4,8 +4,6 @@ The fingerprint of an array is a pair of 32-bit sums over its elements, each wit
 on the devices: it does not depend on how the array is laid out, and takes no memory. JSON has a SHA-256.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt32
+
+from videmo_jax.files.json_records import json_digest
 
 WIDTHS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # bytes of an element -> what its bits are read as
 
@@ -76,23 +76,18 @@ def _scramble(bits: jax.Array, place: jax.Array) -> jax.Array:
     return mixed ^ (mixed >> np.uint32(16))
 
 
-def sha256(value: Any) -> str:
-    """Of a JSON value, whatever its spaces and the order of its fields."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def record(arrays: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept beside the items of a checkpoint: fingerprints of its trees of arrays and its JSON objects."""
     held = {
         "arrays": {item: fingerprints(tree) for item, tree in arrays.items()},
-        "objects": {item: sha256(value) for item, value in objects.items()},
+        "objects": {item: json_digest(value) for item, value in objects.items()},
     }
-    return {"held": held, "sha256": sha256(held)}
+    return {"held": held, "sha256": json_digest(held)}
 
 
 def is_sound(kept: Any) -> bool:
     """Whether a record is itself what was written."""
-    return isinstance(kept, dict) and kept.keys() == {"held", "sha256"} and sha256(kept["held"]) == kept["sha256"]
+    return isinstance(kept, dict) and kept.keys() == {"held", "sha256"} and json_digest(kept["held"]) == kept["sha256"]
 
 
 def differing(kept: Mapping[str, Any], item: str, arrays: Mapping[str, jax.Array]) -> list[str]:

@@ -4,8 +4,8 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from videmo_jax.evaluation.judge_prompts import KIND_OF_FILE, KINDS, JudgePrompts, PromptError
-from videmo_jax.evaluation.judging import Kind
+from videmo_jax.evaluation.judges.judging import Kind
+from videmo_jax.evaluation.judges.prompts import KIND_OF_FILE, KINDS, JudgePrompts, PromptError
 
 MAX_FILE_BYTES = 4 * 1024**2
 MAX_CHARACTERS = 16 * 1024**2  # of all texts: a line of a file can double the one before

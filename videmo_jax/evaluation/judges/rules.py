@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from videmo_jax.evaluation.judging import SIX, Question
+from videmo_jax.evaluation.judges.judging import SIX, Question
 from videmo_jax.tasks.metrics import micro_f1
 
 Rules = Literal["official", "strict"]

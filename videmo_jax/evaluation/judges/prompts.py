@@ -7,12 +7,12 @@ from functools import cached_property
 from importlib import resources
 from typing import get_args
 
-from videmo_jax.evaluation.columns import TEST_FILES
-from videmo_jax.evaluation.judging import Kind, Question
+from videmo_jax.evaluation.judges.judging import Kind, Question
 from videmo_jax.evaluation.scoring import kind_of
+from videmo_jax.evaluation.tables.columns import TEST_FILES
 from videmo_jax.files.errors import UserError
+from videmo_jax.files.json_records import json_digest
 from videmo_jax.tasks.taxonomy import TASKS, Form
-from videmo_jax.training.integrity import sha256
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_OF_FILE: dict[str, Kind] = {file: kind_of(file) for file in TEST_FILES}
@@ -70,7 +70,7 @@ class JudgePrompts:
     def hash(self) -> str:
         """Of the prompts themselves, whatever file they come from."""
         by_file = {file: self.by_file.get(file) or self.by_kind[kind] for file, kind in KIND_OF_FILE.items()}
-        return sha256([by_file | dict(self.by_file), dict(self.by_kind)])[:16]
+        return json_digest([by_file | dict(self.by_file), dict(self.by_kind)])[:16]
 
     @property
     def official(self) -> bool:
@@ -116,7 +116,7 @@ def check_fields(prompt: str, kind: Kind | None, called: str) -> None:
 
 def embedded_prompts() -> JudgePrompts:
     """Our own: they ask for exactly the forms of reply that the official rules read."""
-    folder = resources.files("videmo_jax.evaluation") / "prompts"
+    folder = resources.files(__package__) / "texts"
     names = {*_EMBEDDED.values(), *_EMBEDDED_OF_FORM.values()}
     texts = {name: (folder / f"{name}.txt").read_text(encoding="utf-8") for name in names}
     by_file = {

@@ -22,12 +22,12 @@ from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.sample import VIDEO_TAG, Message, Sample
 from videmo_jax.data.source import ClipFolder, SampleError
 from videmo_jax.data.video import Clip, ClipCache
-from videmo_jax.evaluation.answerer import Answer
-from videmo_jax.evaluation.batches import ahead
-from videmo_jax.evaluation.endpoint import Endpoint, Failure, Request, ask
-from videmo_jax.evaluation.endpoint_cache import Reply, ReplyCache, cache_key
-from videmo_jax.evaluation.items import Item
-from videmo_jax.evaluation.journal import Journal
+from videmo_jax.endpoints.cache import Reply, ReplyCache, cache_key
+from videmo_jax.endpoints.client import Endpoint, Failure, Request, ask
+from videmo_jax.evaluation.answers.answerer import Answer
+from videmo_jax.evaluation.answers.batches import ahead
+from videmo_jax.evaluation.answers.items import Item
+from videmo_jax.evaluation.answers.journal import Journal
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.paths import open_path
 

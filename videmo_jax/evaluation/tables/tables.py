@@ -13,10 +13,10 @@ from etils import epath
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from videmo_jax.evaluation.columns import LEVELS, columns_of, overall_of, summary_of
-from videmo_jax.evaluation.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
-from videmo_jax.evaluation.predictions import write_text
-from videmo_jax.evaluation.scores import FileScore, Results, closed_choice, percent
+from videmo_jax.evaluation.answers.predictions import write_text
+from videmo_jax.evaluation.tables.columns import LEVELS, columns_of, overall_of, summary_of
+from videmo_jax.evaluation.tables.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
+from videmo_jax.evaluation.tables.scores import FileScore, Results, closed_choice, percent
 from videmo_jax.files.paths import open_path
 from videmo_jax.tasks.taxonomy import task_of
 

@@ -11,7 +11,7 @@ from jaxtyping import Int32
 
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
-from videmo_jax.evaluation.items import Item
+from videmo_jax.evaluation.answers.items import Item
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.videmo import Rows
 from videmo_jax.sampling.decode import Questions

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from videmo_jax.evaluation.columns import CAPTIONS, COLUMNS, GROUPS, QA, columns_of, mean
+from videmo_jax.evaluation.tables.columns import CAPTIONS, COLUMNS, GROUPS, QA, columns_of, mean
 from videmo_jax.tasks.taxonomy import ASPECTS, task_of
 
 # Cells are cut off after one digit, so a mean of cells may lie 0.1 below the print, and a little more by rounding.
@@ -40,7 +40,7 @@ class Fault:
 @cache
 def paper_results() -> dict[str, Any]:
     """The whole file."""
-    return json.loads(resources.files("videmo_jax.evaluation").joinpath("data/paper_results.json").read_text("utf-8"))
+    return json.loads(resources.files(__package__).joinpath("paper_results.json").read_text("utf-8"))
 
 
 def paper_rows(table: int) -> dict[str, dict[str, float]]:

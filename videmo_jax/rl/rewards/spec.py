@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from videmo_jax.affective.edit_distance import Costs
 from videmo_jax.affective.lexicon import similarity
-from videmo_jax.evaluation.judging import Question, judged_query
+from videmo_jax.evaluation.judges.judging import Question, judged_query
 from videmo_jax.files.errors import UserError
 from videmo_jax.tasks.answers import parse_options
 from videmo_jax.tasks.taxonomy import Form, Reward, Task

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from videmo_jax.evaluation.endpoint import Endpoint, EndpointError, Failure, Outcome, ask
-from videmo_jax.evaluation.endpoint_cache import CacheError, Reply, ReplyCache
-from videmo_jax.evaluation.judge_prompts import embedded_prompts
-from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.openai_judge import judge_request
-from videmo_jax.evaluation.rules import read_reply
+from videmo_jax.endpoints.cache import CacheError, Reply, ReplyCache
+from videmo_jax.endpoints.client import Endpoint, EndpointError, Failure, Outcome, ask
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.openai import judge_request
+from videmo_jax.evaluation.judges.prompts import embedded_prompts
+from videmo_jax.evaluation.judges.rules import read_reply
 from videmo_jax.files.paths import is_remote
-from videmo_jax.rl.reward_branches import PERFECT, Failed, Group, Scored, failed
-from videmo_jax.rl.reward_spec import RewardEndpoint, RewardError
+from videmo_jax.rl.rewards.branches import PERFECT, Failed, Group, Scored, failed
+from videmo_jax.rl.rewards.spec import RewardEndpoint, RewardError
 
 SETTINGS = {"temperature": 0}
 

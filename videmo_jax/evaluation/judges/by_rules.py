@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from videmo_jax.affective.parser import parse_caption
-from videmo_jax.evaluation.caption_overlap import CueReader, compare, tree_cues
-from videmo_jax.evaluation.judging import SIX, JudgeInfo, OnProgress, Question
+from videmo_jax.evaluation.judges.caption_overlap import CueReader, compare, tree_cues
+from videmo_jax.evaluation.judges.judging import SIX, JudgeInfo, OnProgress, Question
 from videmo_jax.tasks.answers import (
     Option,
     final_answer,

@@ -9,7 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from videmo_jax.evaluation.annotations import Matching
-from videmo_jax.evaluation.columns import (
+from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.judges.judging import JudgeInfo
+from videmo_jax.evaluation.judges.rules import Rules
+from videmo_jax.evaluation.tables.columns import (
     COLUMNS,
     TEST_FILES,
     Part,
@@ -17,10 +20,7 @@ from videmo_jax.evaluation.columns import (
     overall_of,
     summary_of,
 )
-from videmo_jax.evaluation.judging import JudgeInfo
-from videmo_jax.evaluation.paper import paper_sizes
-from videmo_jax.evaluation.predictions import Prediction
-from videmo_jax.evaluation.rules import Rules
+from videmo_jax.evaluation.tables.paper import paper_sizes
 from videmo_jax.tasks.taxonomy import task_of
 
 

@@ -97,7 +97,7 @@ def read_price(text: str) -> Price:
 
 def known_price(model: str) -> Price | None:
     """The list price of a model; None of one that the list lacks."""
-    file = resources.files("videmo_jax.evaluation") / "prices.json"
+    file = resources.files(__package__) / "prices.json"
     held = json.loads(file.read_text(encoding="utf-8"))["models"].get(model)
     return held and Price(*held)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from videmo_jax.affective.text import read_tree
 from videmo_jax.data.source import ClipFolder, SampleError
 from videmo_jax.data.video import ClipCache
-from videmo_jax.evaluation.answerer import Answerer
-from videmo_jax.evaluation.batches import ahead
-from videmo_jax.evaluation.items import Item
+from videmo_jax.evaluation.answers.answerer import Answerer
+from videmo_jax.evaluation.answers.batches import ahead
+from videmo_jax.evaluation.answers.items import Item
 from videmo_jax.sampling.reasoning import Reasoning, Settings, Subject, reason
 
 

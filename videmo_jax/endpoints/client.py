@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from videmo_jax.evaluation.endpoint_cache import Reply, ReplyCache
+from videmo_jax.endpoints.cache import Reply, ReplyCache
 from videmo_jax.files.errors import UserError
 
 SHORTEST_SECRET = 8  # characters; local servers take words such as EMPTY, which may stand in any text

@@ -11,10 +11,9 @@ from typing import Any
 from etils import epath
 
 from videmo_jax.files.errors import FileError, UserError
-from videmo_jax.files.json_records import read_journal, to_line
+from videmo_jax.files.json_records import json_digest, read_journal, to_line
 from videmo_jax.files.paths import is_remote, open_path
 from videmo_jax.files.writing import append_text, write_text
-from videmo_jax.training.integrity import sha256
 
 # Nothing can be appended in a bucket: there, replies are written in files of so many.
 BUCKET_LINES = 64
@@ -47,7 +46,7 @@ class Reply:
 
 def cache_key(url: str, model: str, asked: Mapping[str, Any]) -> str:
     """The name of a request: another endpoint, model, message or setting makes another one."""
-    return sha256([url, model, asked])[:32]
+    return json_digest([url, model, asked])[:32]
 
 
 class ReplyCache:

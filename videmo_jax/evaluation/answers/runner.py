@@ -15,15 +15,15 @@ from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.rows import Prepared
 from videmo_jax.data.source import ClipFolder, SampleError
 from videmo_jax.data.video import ClipCache
-from videmo_jax.evaluation.answerer import Answerer, identity
-from videmo_jax.evaluation.batches import ahead
-from videmo_jax.evaluation.items import Item, read_items
-from videmo_jax.evaluation.journal import Journal
-from videmo_jax.evaluation.predictions import Prediction, write_predictions, write_text
-from videmo_jax.evaluation.reasoned import reasoned
-from videmo_jax.evaluation.remote_answers import RemoteModel, answer_remotely
+from videmo_jax.evaluation.answers.answerer import Answerer, identity
+from videmo_jax.evaluation.answers.batches import ahead
+from videmo_jax.evaluation.answers.items import Item, read_items
+from videmo_jax.evaluation.answers.journal import Journal
+from videmo_jax.evaluation.answers.predictions import Prediction, write_predictions, write_text
+from videmo_jax.evaluation.answers.reasoned import reasoned
+from videmo_jax.evaluation.answers.remote import RemoteModel, answer_remotely
 from videmo_jax.evaluation.results import Scoring, score_run
-from videmo_jax.evaluation.scores import Results
+from videmo_jax.evaluation.tables.scores import Results
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.paths import open_path
 from videmo_jax.sampling.decode import Decoding

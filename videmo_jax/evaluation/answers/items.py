@@ -9,7 +9,7 @@ from typing import Any
 
 from videmo_jax.data.emo_cfg import DatasetError, EmoCfg, Rejected, read_emo_cfg
 from videmo_jax.data.sample import ROLES, Message, Sample
-from videmo_jax.evaluation.predictions import Prediction, writable
+from videmo_jax.evaluation.answers.predictions import Prediction, writable
 from videmo_jax.files.json_records import json_records
 
 

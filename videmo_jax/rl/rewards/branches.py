@@ -13,10 +13,10 @@ from videmo_jax.affective.edit_distance import tree_edit_distances
 from videmo_jax.affective.parser import Spans, parse_caption, parse_spans
 from videmo_jax.affective.text import TreeTextError, from_text, read_tree, read_tree_spans
 from videmo_jax.affective.tree import AffectiveTree
-from videmo_jax.evaluation.judging import Question
-from videmo_jax.evaluation.rule_judge import RuleJudge
-from videmo_jax.evaluation.rules import named_labels, read_reply
-from videmo_jax.rl.reward_spec import Asked, RewardSpec, load_own
+from videmo_jax.evaluation.judges.by_rules import RuleJudge
+from videmo_jax.evaluation.judges.judging import Question
+from videmo_jax.evaluation.judges.rules import named_labels, read_reply
+from videmo_jax.rl.rewards.spec import Asked, RewardSpec, load_own
 from videmo_jax.tasks.answers import final_answer
 
 Group = tuple[Asked, Sequence[str]]

@@ -14,7 +14,7 @@ from flax import nnx
 
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.evaluation.batches import Batching, Group, Shape, row_shape, stack
+from videmo_jax.evaluation.answers.batches import Batching, Group, Shape, row_shape, stack
 from videmo_jax.files.errors import UserError
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.sampling.decode import Decoding, generate

@@ -8,12 +8,12 @@ from typing import Any
 
 from etils import epath
 
-from videmo_jax.evaluation.endpoint import Endpoint, EndpointDown, Failure, Outcome, Request, ask
-from videmo_jax.evaluation.endpoint_cache import Reply, ReplyCache, cache_key
-from videmo_jax.evaluation.judge_prompts import OFFICIAL_MODEL, JudgePrompts
-from videmo_jax.evaluation.judging import JudgeInfo, Kind, OnProgress, Question
-from videmo_jax.evaluation.predictions import write_text
-from videmo_jax.evaluation.price import Estimate, Price, count_tokens, known_price
+from videmo_jax.endpoints.cache import Reply, ReplyCache, cache_key
+from videmo_jax.endpoints.client import Endpoint, EndpointDown, Failure, Outcome, Request, ask
+from videmo_jax.endpoints.price import Estimate, Price, count_tokens, known_price
+from videmo_jax.evaluation.answers.predictions import write_text
+from videmo_jax.evaluation.judges.judging import JudgeInfo, Kind, OnProgress, Question
+from videmo_jax.evaluation.judges.prompts import OFFICIAL_MODEL, JudgePrompts
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import to_line
 from videmo_jax.files.paths import open_path

@@ -1,0 +1,1 @@
+"""Who reads the answers: rules, a server, the authors' prompts."""
