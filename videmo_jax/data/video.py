@@ -314,11 +314,13 @@ def _take(
     path: Path, indices: Int64[np.ndarray, "F"], spec: FrameSpec, *, first_only: bool = False
 ) -> tuple[list[np.ndarray], Float64[np.ndarray, "N 3"]]:
     """Decodes the whole clip, or its first frame; gives the frames of `indices`, resized, and the times of all."""
-    wanted, frames, size, turn = set(indices.tolist()), [], None, (False, 0)
+    wanted, frames, size, turn = set(indices.tolist()), [], None, None
     stamps: Stamps = []
     with _open(path, spec) as (container, stream):
         for frame in _decode(container, stream):
-            turn = _turn(frame) or turn  # a matrix within the stream stands only where it begins to hold
+            # The first frame's holds for all: within a stream it may stand there alone, and a frame that was asked for
+            # its side data refers to itself, which keeps its picture in memory for long.
+            turn = turn or _turn(frame)
             if len(stamps) in wanted:
                 image = _turned(frame.to_image(), *turn)
                 size = size or smart_resize(image.height, image.width, spec)
@@ -330,18 +332,18 @@ def _take(
         return frames, _seconds(stamps, container, stream)
 
 
-def _turn(frame: av.VideoFrame) -> tuple[bool, int] | None:
-    """What the frame's display matrix, if it has one, asks for: to mirror it, then to turn it by degrees clockwise."""
+def _turn(frame: av.VideoFrame) -> tuple[bool, int]:
+    """What the frame's display matrix asks for: whether to mirror it, then to turn it by so many degrees clockwise."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # beside it stands a kind of data that this PyAV does not know
         return False, -frame.rotation
     if matrix is None:
-        return None
+        return False, 0
     # A point (x, y) is shown at (a x + c y, b x + d y), y downwards (libavutil/display.h).
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)
     if a * d == b * c:  # shows nothing at all
-        return None
+        return False, 0
     return bool(a * d < b * c), round(math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c))))
 
 
