@@ -284,6 +284,8 @@ def _rate(times: Float64[np.ndarray, "F 3"], claims: list[Fraction | float | Non
     """
     claimed = [float(claim) for claim in claims if claim]
     measured = [rate for column in (1, 0) if (rate := _measured(times[:, column], times[:, 2]))]
+    if not measured and len(times) and (length := times[:, 2].mean()) > 0:  # a bare stream knows lengths alone
+        measured = [float(1 / length)]
     agreeing = [claim for claim in claimed if any(abs(claim / rate - 1) <= SAME_RATE for rate in measured)]
     rate = next(iter(agreeing or measured or claimed), 0.0)
     if RATES[0] <= rate <= RATES[1]:
