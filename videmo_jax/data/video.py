@@ -271,8 +271,8 @@ def _rate(times: Float64[np.ndarray, "F 3"], claims: list[Fraction | float | Non
     """Frames per second: frames over the time from the first one's beginning to the last one's end.
 
     What the file claims stays where it agrees with that within 2 %, or with the same by the times to decode (a copied
-    cut lacks frames near its end). Without time stamps there are only the claims. A single frame has no rate: where the
-    claim is absurd, too, it counts as sampled.
+    cut lacks frames near its end). Without time stamps the frames' lengths count, and without these the claims alone. A
+    single frame has no rate: where the claim is absurd, too, it counts as sampled.
 
     Args:
       times: of each frame, when to decode it, when to show it, for how long, in seconds or NaN.
