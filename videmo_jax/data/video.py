@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from einops import rearrange, repeat
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Float64, Int32, Int64, UInt8
 from PIL import Image
 
 from videmo_jax.files.errors import UserError
@@ -32,6 +34,11 @@ CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,ivf,flv,asf,
 TITLES = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 NO_FRAME = "not a single frame can be decoded; download or convert it again"
 MAX_ASPECT = 200  # qwen-vl-utils refuses beyond
+RATES = (1 / 60, 480.0)  # frames per second that a clip may have; ours: a browser's clip claims 1000, its clock's ticks
+SAME_RATE = 0.02  # a claimed rate this near to the measured one stays, as qwen-vl-utils samples by claims
+LONGEST_GAP = 10.0  # seconds between frames; where clocks may start anew, ffmpeg, too, takes more for a jump
+
+Stamps = list[tuple[int | None, int | None, int | None]]  # when to decode, when to show, for how long, in ticks
 
 
 class VideoError(UserError):
@@ -79,7 +86,7 @@ class Clip:
       frames: RGB, resized; read-only, because clips are shared.
       indices: which of the decoded frames these are.
       decoded_frames: frames that the file really holds, whatever it declares.
-      average_rate: frames per second of the file.
+      average_rate: frames per second by the time stamps of the file (see `_rate`).
       seconds_per_grid: seconds from one slab to the next at the rate really sampled.
     """
 
@@ -128,11 +135,12 @@ def smart_resize(height: int, width: int, spec: FrameSpec) -> tuple[int, int]:
 
 
 def read_clip(path: str | os.PathLike[str], spec: FrameSpec) -> Clip:
-    """Decodes a video file and samples its frames; the display rotation that the file asks for is applied.
+    """Decodes a video file and samples its frames, turned and mirrored as the file asks for.
 
-    The file's own frame count is not believed: packets are counted first (no decoding), frames are taken by that count,
-    and where the decoder gives another number, a second pass takes the right ones. A file that merely ends early (a cut
-    download) is used with the frames it has; damage before its last packet is an error. Pixels are taken as square.
+    Of several videos in a file it is the one that ffmpeg chooses, too. The file's own frame count and rate are not
+    believed: packets are counted first (no decoding), frames are taken by that count, and where the decoder gives
+    another number, a second pass takes the right ones. A file that merely ends early (a cut download) is used with the
+    frames it has; damage before its last packet is an error. Pixels are taken as square.
 
     Raises:
       VideoError: the file is missing, empty, no video, damaged, beyond the limits, or without a frame.
@@ -153,8 +161,8 @@ def clip_grid(path: str | os.PathLike[str], spec: FrameSpec) -> VisionGrid:
     path = Path(path)
     with _named_faults(path):
         expected, rate = _survey(path, spec)
-        frames, decoded = _take(path, np.zeros(1, np.int64), spec, first_only=True)
-        if not decoded:
+        frames, _ = _take(path, np.zeros(1, np.int64), spec, first_only=True)
+        if not frames:
             raise VideoError(NO_FRAME)
         count = len(sample_indices(max(expected, 1), rate, spec))
         height, width = (side // spec.patch for side in frames[0].shape[:2])
@@ -180,12 +188,14 @@ def _named_faults(path: Path) -> Iterator[None]:
 def _read(path: Path, spec: FrameSpec) -> Clip:
     expected, rate = _survey(path, spec)
     indices = sample_indices(max(expected, 1), rate, spec)
-    frames, decoded = _take(path, indices, spec)
+    frames, times = _take(path, indices, spec)
+    decoded = len(times)
     if not decoded:
         raise VideoError(NO_FRAME)
     if decoded != expected:
+        rate = _rate(times, [rate], spec)
         indices = sample_indices(decoded, rate, spec)
-        frames, decoded = _take(path, indices, spec)
+        frames, _ = _take(path, indices, spec)
     stacked = np.stack(frames)
     stacked.flags.writeable = False
     sampled_rate = len(indices) / decoded * rate
@@ -194,12 +204,14 @@ def _read(path: Path, spec: FrameSpec) -> Clip:
 
 @contextmanager
 def _open(path: Path, spec: FrameSpec) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its first video stream that is no cover picture."""
-    with av.open(str(path), options={"format_whitelist": CONTAINERS}, **TITLES) as container:
+    """The file and the video stream that the ffmpeg command takes: a default one, else the largest, else the first."""
+    # Without "file:" FFmpeg takes what stands before a colon in a name for a protocol.
+    with av.open(f"file:{path}", options={"format_whitelist": CONTAINERS}, **TITLES) as container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError("holds no video stream; give a file that has one")
-        decoder = streams[0].codec_context
+        stream = max(streams, key=_rank)
+        decoder = stream.codec_context
         if decoder is None:
             raise VideoError("its codec cannot be decoded here; convert it, for example to H.264")
         if decoder.width * decoder.height > spec.max_source_pixels:
@@ -209,45 +221,142 @@ def _open(path: Path, spec: FrameSpec) -> Iterator[tuple[InputContainer, VideoSt
             )
         decoder.thread_count = 1  # workers are the parallelism
         decoder.options = {"max_pixels": str(spec.max_source_pixels)}  # the stream may contradict the file's header
-        yield container, streams[0]
+        yield container, stream
+
+
+def _rank(stream: VideoStream) -> int:
+    """Orders streams as ffmpeg does (map_auto_video of its fftools), but that those it cannot decode come last."""
+    decoder = stream.codec_context
+    if decoder is None:
+        return -1
+    return decoder.width * decoder.height + 5_000_000 * bool(stream.disposition & Disposition.default)
 
 
 def _survey(path: Path, spec: FrameSpec) -> tuple[int, float]:
     """Counts the packets that should give a frame, without decoding, and finds the frames per second."""
-    count, cut = 0, False
+    stamps: Stamps = []
+    cut = trimmed = False
     with _open(path, spec) as (container, stream):
-        rate = stream.average_rate or stream.guessed_rate
-        if not rate:
-            raise VideoError("declares no frame rate; convert it")
         for packet in container.demux(stream):
+            trimmed |= packet.is_discard
             if not packet.size or packet.is_discard:
                 continue
             if cut:
-                raise VideoError(f"is damaged at frame {count}; download or convert it again")
+                raise VideoError(f"is damaged at frame {len(stamps)}; download or convert it again")
             cut = packet.is_corrupt
-            count += not cut
-            _bound(count, spec)
-    return count, float(rate)
+            if not cut:
+                stamps.append((packet.dts, packet.pts, packet.duration))
+            _bound(len(stamps), spec)
+        times = _seconds(stamps, container, stream)
+        if trimmed:  # by an edit list: when to decode says nothing of when to show
+            times[:, 0] = times[:, 1]
+        return len(stamps), _rate(times, [stream.average_rate, stream.guessed_rate], spec)
+
+
+def _seconds(stamps: Stamps, container: InputContainer, stream: VideoStream) -> Float64[np.ndarray, "F 3"]:
+    """Stamps in seconds, NaN where there is none, on one clock even where parts follow one another, each with its own.
+
+    Only formats that are made for that (transport and programme streams, Ogg) may jump; elsewhere a gap is a gap.
+    """
+    times = np.array(stamps, np.float64).reshape(-1, 3) * float(stream.time_base or math.nan)
+    if container.format.flags & Flags.ts_discont.value:
+        steps = np.diff(times[:, 0])
+        jumps = (steps < -0.1) | (steps > LONGEST_GAP)
+        if jumps.any() and not jumps.all():
+            shifts = np.where(jumps, steps - np.nanmedian(steps[~jumps]), 0.0)
+            times[1:, :2] -= np.cumsum(shifts)[:, None]
+    return times
+
+
+def _rate(times: Float64[np.ndarray, "F 3"], claims: list[Fraction | float | None], spec: FrameSpec) -> float:
+    """Frames per second: frames over the time from the first one's beginning to the last one's end.
+
+    What the file claims stays where it agrees with that within 2 %, or with the same by the times to decode (a copied
+    cut lacks frames near its end). Without time stamps the frames' lengths count, and without these the claims alone. A
+    single frame has no rate: where the claim is absurd, too, it counts as sampled.
+
+    Args:
+      times: of each frame, when to decode it, when to show it, for how long, in seconds or NaN.
+      claims: what the file says, the more trusted first.
+      spec: its rate is a single frame's.
+
+    Raises:
+      VideoError: no rate can be found, or no video has such a one.
+    """
+    claimed = [float(claim) for claim in claims if claim]
+    measured = [rate for column in (1, 0) if (rate := _measured(times[:, column], times[:, 2]))]
+    if not measured and len(times) and (length := times[:, 2].mean()) > 0:  # a bare stream knows lengths alone
+        measured = [float(1 / length)]
+    agreeing = [claim for claim in claimed if any(abs(claim / rate - 1) <= SAME_RATE for rate in measured)]
+    rate = next(iter(agreeing or measured or claimed), 0.0)
+    if RATES[0] <= rate <= RATES[1]:
+        return rate
+    if len(times) < 2:
+        return spec.rate
+    if not rate:
+        raise VideoError("declares no frame rate, and its frames carry no times; convert it")
+    raise VideoError(f"its frames come at {rate:.3g} a second, beyond {RATES[0]:.2g} to {RATES[1]:g}; convert it")
+
+
+def _measured(starts: Float64[np.ndarray, "F"], lengths: Float64[np.ndarray, "F"]) -> float | None:
+    """Frames per second by the stamps of those frames that have one."""
+    (stamped,) = np.nonzero(np.isfinite(starts))
+    if not len(stamped):
+        return None
+    known = starts[stamped]
+    ordered = np.sort(known)
+    gaps = np.diff(ordered)
+    if not gaps.any():
+        return None
+    # The last frame's length is a claim again (a browser's clip: one tick), but no frame is shorter than the shortest.
+    last = np.fmax(lengths[stamped[np.argmax(known)]], gaps[gaps > 0].min())
+    return float((stamped[-1] - stamped[0] + 1) / (ordered[-1] - ordered[0] + last))
 
 
 def _take(
     path: Path, indices: Int64[np.ndarray, "F"], spec: FrameSpec, *, first_only: bool = False
-) -> tuple[list[np.ndarray], int]:
-    """Decodes the whole clip, or its first frame, keeps the frames of `indices`, resized, and counts all."""
-    wanted, frames, size, count = set(indices.tolist()), [], None, 0
+) -> tuple[list[np.ndarray], Float64[np.ndarray, "N 3"]]:
+    """Decodes the whole clip, or its first frame; gives the frames of `indices`, resized, and the times of all."""
+    wanted, frames, size, turn = set(indices.tolist()), [], None, None
+    stamps: Stamps = []
     with _open(path, spec) as (container, stream):
         for frame in _decode(container, stream):
-            if count in wanted:
-                image = frame.to_image()
-                if frame.rotation:  # counter-clockwise degrees, in FFmpeg as in Pillow
-                    image = image.rotate(90 * round(frame.rotation / 90), expand=True)
+            # The first frame's holds for all: within a stream it may stand there alone, and a frame that was asked for
+            # its side data refers to itself, which keeps its picture in memory for long.
+            turn = turn or _turn(frame)
+            if len(stamps) in wanted:
+                image = _turned(frame.to_image(), *turn)
                 size = size or smart_resize(image.height, image.width, spec)
                 frames.append(np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)))
-            count += 1
-            _bound(count, spec)
+            stamps.append((frame.pts, frame.pts, frame.duration))
+            _bound(len(stamps), spec)
             if first_only:
                 break
-    return frames, count
+        return frames, _seconds(stamps, container, stream)
+
+
+def _turn(frame: av.VideoFrame) -> tuple[bool, int]:
+    """What the frame's display matrix asks for: whether to mirror it, then to turn it by so many degrees clockwise."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside it stands a kind of data that this PyAV does not know
+        return False, -frame.rotation
+    if matrix is None:
+        return False, 0
+    # A point (x, y) is shown at (a x + c y, b x + d y), y downwards (libavutil/display.h).
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)
+    if a * d == b * c:  # shows nothing at all
+        return False, 0
+    return bool(a * d < b * c), round(math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c))))
+
+
+def _turned(image: Image.Image, mirror: bool, clockwise: int) -> Image.Image:
+    """The picture as the ffmpeg command shows it: no larger, with black corners, where it stands askew."""
+    if mirror:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    if not clockwise:
+        return image
+    return image.rotate(-clockwise, Image.Resampling.BILINEAR, expand=clockwise % 90 == 0)
 
 
 def _decode(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:

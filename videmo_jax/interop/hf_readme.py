@@ -25,7 +25,9 @@ directory.
 | seconds from one pair of frames to the next | $seconds |
 
 Other limits mean inputs that the model was not trained on. `qwen-vl-utils` samples frames as training did; the
-sampling inside transformers and vLLM takes other frames.
+sampling inside transformers and vLLM takes other frames. All of them believe the rate that a file claims, where
+training went by its time stamps: convert clips that claim a wrong one, such as a browser's recordings with 1000 frames
+per second (`ffmpeg -i clip.webm -r 30 clip.mp4`).
 
 ## transformers (GPU)
 
