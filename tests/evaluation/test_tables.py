@@ -143,6 +143,7 @@ def test_every_table_names_the_rules_and_says_what_may_be_compared(written):
         assert "official" in text and "table" in text
         if path.suffix != ".csv":
             assert "NOT comparable with the paper's rows" in text and "authors' prompts" in text
+            assert text.lower().count("not comparable") == 1
 
 
 def test_comparable_tables_say_so(results):

@@ -213,7 +213,8 @@ class Results:
         if self.rules != "official":
             reasons.append(f"the rules are `{self.rules}`, not `official`")
         if not self.judge.comparable:
-            reasons.append(f"the judge `{self.judge.name}` is not the authors' judge with the authors' prompts")
+            own = f" ({'; '.join(self.judge.obstacles)})" if self.judge.obstacles else ""
+            reasons.append(f"the judge `{self.judge.name}` is not the authors' judge with the authors' prompts{own}")
         return reasons
 
     @property
