@@ -152,7 +152,7 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
 def look(flags: argparse.Namespace) -> None:
     """Reads, chooses, writes the page, prints what was found."""
     from videmo_jax.data.records.reader import MANIFEST
-    from videmo_jax.reports.dataset import DatasetView, ShownSample, dataset_page
+    from videmo_jax.reports.dataset import DatasetView, ShownSample, dataset_page, why
 
     if flags.out.is_dir():
         raise UserError(f"--out {flags.out}: is a folder; name a file, such as {flags.out / 'look.html'}")
@@ -179,12 +179,15 @@ def look(flags: argparse.Namespace) -> None:
         question_words=[question for _, question in measured],
         shown=shown,
         rejected=data.rejected,
+        split=flags.split,
     )
     write_text(flags.out, dataset_page(view))
-    unread = sum(bool(clip.fault) for sample in shown for clip in sample.clips)
+    reasons, faults = [reason for _, reason in data.rejected], [c.fault for s in shown for c in s.clips if c.fault]
     print(
-        f"wrote {flags.out}: {len(shown)} of {len(data.files):,} samples shown, {len(data.rejected):,} left out"
-        + (f", {unread} clips could not be read" if unread else "")
+        f"wrote {flags.out}: {len(shown)} of {len(data.files):,} samples of split {flags.split} shown, "
+        f"{len(reasons):,} left out"
+        + (f" ({why(reasons)})" if reasons else "")
+        + (f", {len(faults)} clips could not be read ({why(faults)})" if faults else "")
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.affective.captions import examples
+from tests.affective.sentences import read, sentences
 from videmo_jax.affective.lexicon import ASPECTS, LEXICON
 from videmo_jax.affective.overlap import node_f1
 from videmo_jax.affective.parser import MAX_CHARACTERS, parse_caption
@@ -200,6 +201,44 @@ def calls(text):
     return count
 
 
+@pytest.mark.parametrize("each", sentences(), ids=lambda each: each.text[:40])
+def test_sentences(each):
+    assert read(each.text) == each.nodes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # A denial ends with its clause, and a person is no subject of it.
+        ("The man with a beard does not wear glasses.", {"chin: beard", "accessories: no glasses"}),
+        ("She wears glasses and her smile is not seen.", {"accessories: glasses", "expression: no smile"}),
+        ("Tears in her closed eyes are not visible.", {"expression: no crying", "eyes: closed"}),
+        ("Her smile, which was visible before, is no longer there.", {"expression: no smile"}),
+        ("He never raises his eyebrows, nor does he smile.", {"eyebrows: no raised", "expression: no smile"}),
+        ("There are no visible tears.", {"expression: no crying"}),
+        ("Fear is not reflected in his wide eyes.", {"feeling: no fear", "eyes: wide open"}),
+        ("His brows are not raised but lowered.", {"eyebrows: no raised", "eyebrows: drawn together"}),
+        ("AU12: 0.8, AU4: 0.0, AU6: no, AU25: yes", 
+         {"mouth: corners up", "eyebrows: no drawn together", "cheeks: no raised", "mouth: lips parted"}),
+        # Who covers what: the nearest that can.
+        ("She wears a hat that covers her forehead.", {"accessories: hat"}),
+        ("The man in a hat covers his face.", {"accessories: hat", "body actions: covers face"}),
+        ("Her face is half hidden in shadow.", set()),
+        # Looks do not go over to beards and glasses.
+        ("A man with blue eyes and glasses.", {"eyes: blue", "accessories: glasses"}),
+        ("He has bushy eyebrows and stubble.", {"eyebrows: thick", "chin: stubble"}),
+        ("Glasses: round, black. Beard: none.",
+         {"accessories: glasses", "accessories: round glasses", "accessories: black glasses", "chin: no beard"}),
+    ],
+)  # fmt: skip
+def test_denials_covers_and_looks(text, expected):
+    assert read(text) == expected
+
+
+def test_a_list_of_action_units_at_the_longest_sentence():
+    parse_caption("word " * 199 + "AU4 and on")  # cut between the words of a unit it must not be
+
+
 def test_captions_of_emo_cfg_mini():
     scores = {
         example.name: node_f1(parse_caption(example.caption), example.tree) for example in examples("emo_cfg_mini")
@@ -210,7 +249,7 @@ def test_captions_of_emo_cfg_mini():
     assert whole.f1 >= 0.95
 
 
-@pytest.mark.parametrize(("name", "nodes"), [("varied", 236), ("varied_again", 81)])
+@pytest.mark.parametrize(("name", "nodes"), [("varied", 238), ("varied_again", 81)])
 def test_captions_in_other_words(name, nodes):
     whole = reduce(add, (node_f1(parse_caption(each.caption), each.tree) for each in examples(name)))
     assert whole.truth == nodes

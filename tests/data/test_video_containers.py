@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videmo_jax.data.shown import shown_clip
 from videmo_jax.data.video import FrameSpec, VideoError, clip_grid, read_clip
+from videmo_jax.reports.clips import shown_clip
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed (extra test)")
 

@@ -1,5 +1,7 @@
 """What the page of an evaluation is given: which items, which frames, which of the paper's rows."""
 
+import re
+
 import pytest
 
 from videmo_jax.data.sample import Message
@@ -7,7 +9,7 @@ from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.report import choose, is_right, read_strips, report
 from videmo_jax.evaluation.scoring import score
-from videmo_jax.evaluation.tables.scores import ItemScore
+from videmo_jax.evaluation.tables.tables.scores import ItemScore
 
 
 def item(number: int, value: float | None) -> ItemScore:
@@ -45,6 +47,8 @@ def test_the_page_names_the_rules_and_that_rows_are_not_comparable():
     assert "Evaluation of ours" in page and "recipe.dtype" in page
     assert "the rules are `strict`, not `official`" in page
     assert "no predictions for" in page  # 21 files are gaps
+    assert len(re.findall("(?i)not comparable", page)) == 1 and "(a language model judged its rows)" in page
+    assert page.index("NOT comparable") < page.index("<h2>Table 1") < page.index("no predictions for")
 
 
 def test_the_chart_and_the_table_show_the_same_digits():

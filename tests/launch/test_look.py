@@ -27,6 +27,7 @@ def test_a_page_shows_every_task_and_what_is_wrong(synthetic, tmp_path):
     code, output = look(data, tmp_path / "page.html", "--samples", "22")
     assert code == 0, output
     assert "22 of" in output and "1 left out" in output and "1 clips could not be read" in output
+    assert "of split test shown" in output and "1 left out (no messages" in output and "cannot be read as" in output
     text = (tmp_path / "page.html").read_text()
     assert text.count("<article>") == 22 and text.count("data:image/jpeg") >= 21 * 4
     assert "no messages" in text and "cannot be read as a video" in text

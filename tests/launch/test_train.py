@@ -138,6 +138,7 @@ def test_a_curriculum_runs_its_stages_in_one_workdir(finished_curriculum):
     assert [line["step"] for line in lines] == list(range(1, 3 * CURRICULUM_STEPS + 1))
     rates = [line["learning_rate"] for line in lines]
     assert rates[:CURRICULUM_STEPS] == rates[CURRICULUM_STEPS : 2 * CURRICULUM_STEPS]  # each stage warms up anew
+    assert min(rates) > 0  # also at the end of each stage
     assert [(step, when) for step, when, _ in measured(finished_curriculum)] == [
         (0, "before training"),
         (5, "after attribute"),

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from videmo_jax.reports.clips import ShownClip
-from videmo_jax.reports.dataset import MOST_REJECTED, DatasetView, ShownSample, dataset_page
+from videmo_jax.reports.dataset import MOST_REJECTED, DatasetView, ShownSample, dataset_page, why
 from videmo_jax.reports.figures import histogram
 
 FILE = "test/attribute/full/MEAD_ID.json"
@@ -51,6 +51,17 @@ def test_tasks_come_with_stage_and_form_and_unknown_ones_are_named():
     text = page()
     assert "<td>identity</td><td>attribute</td><td>choice</td>" in text and "1,200" in text
     assert "<td>unknown</td>" in text and "a &amp; b" in text
+
+
+def test_the_split_and_why_samples_and_clips_are_missing_stand_at_the_top():
+    clips = [ShownClip(f"{n}.mp4", fault="<no> frames") for n in range(2)]
+    rejected = [*((f"x#{n}", "video 'a.mp4' is missing") for n in range(3)), ("y#0", "no answer")]
+    view = DatasetView("a", {FILE: 2}, [1], [3], [ShownSample("i", FILE, (), tuple(clips))], rejected, "train")
+    top = dataset_page(view).partition("<h2>Tasks")[0]
+    assert "Split train: 2 samples, 4 left out." in top
+    assert "Left out: 3 times video &#x27;a.mp4&#x27; is missing; no answer." in top
+    assert "Clips without frames: 2 times &lt;no&gt; frames." in top
+    assert why(["a", "b", "b", "c", "d", "e"]) == "2 times b; a; c; 2 other reasons"
 
 
 def test_lengths_say_where_they_are_those_of_some_samples():

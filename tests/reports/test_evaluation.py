@@ -1,6 +1,7 @@
 """The page of an evaluation: nothing from outside is taken as HTML, pictures are held once, gaps stay gaps."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_what_comes_from_outside_is_text():
     assert len(page.all("script")) == 1  # the page's own
     assert "alert(" in text and "<script>alert" not in text
     assert not re.search(r'(src|href)="(?!data:)', text) and "http" not in text.replace("data:image", "")
+
+
+def test_the_page_opens_with_its_results():
+    text = evaluation_page(replace(view(), headline="overall 58.1", terms=["a term"], warnings=["a warning"]))
+    places = [text.index(each) for each in ("overall 58.1", "a term", 'class="bar"', "<table>", "a warning", "<dl>")]
+    assert places == sorted(places) and text.index("<dl>") < text.index("<article")
 
 
 def test_items_tell_the_filter_their_task_and_verdict():

@@ -11,7 +11,7 @@ from tests.affective.test_edit_distance import random_tree
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Node, Person
 from videmo_jax.reports.clips import ShownClip
 from videmo_jax.reports.reasoning import ReasoningView, ShownCandidate, ShownLevel, reasoning_page
-from videmo_jax.reports.trees import WIDTH, tree_figure
+from videmo_jax.reports.trees import TREE_STYLE, WIDTH, tree_figure
 
 SMILE = Node("expression", "mouth", "a wide smile", (Node("attribute", "cheeks", "raised"),))
 JOY = Node("emotion", "feeling", "joy", (Node("emotion", "sentiment", "positive"), SMILE))
@@ -69,6 +69,11 @@ def test_boxes_never_meet_and_stay_inside(seed):
             assert left != other_left or bottom <= other_top or other_bottom <= top
     for each in edges(figure):
         assert all(0 < value < max(WIDTH, height) for value in each)
+
+
+def test_all_columns_fit_on_a_phone():
+    assert WIDTH <= 390 and "min-width" not in TREE_STYLE and "overflow" not in TREE_STYLE
+    assert max(right for *_, right, _ in boxes(tree_figure(TREE))) <= WIDTH
 
 
 def test_long_and_odd_items_stay_in_their_boxes():

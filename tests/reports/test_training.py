@@ -75,6 +75,15 @@ def test_a_run_of_reinforcement_learning_has_its_curves(tmp_path):
     assert heights == sorted(heights, reverse=True)
 
 
+def test_only_rates_leave_out_the_step_that_compiles(tmp_path):
+    with MetricsWriter(tmp_path, after_step=0) as metrics:
+        for step in range(1, 4):
+            metrics.write({"step": step, "loss": 9.0 / step, "tokens_per_second": 5.0 if step == 1 else 900.0})
+    drawn = charts(write_training_report(tmp_path, title="sft", config={}).read_text())
+    counts = {title: len(points(chart)) for title, chart in drawn.items()}
+    assert counts == {"loss, nats a token": 3, "tokens a second, text and vision": 2}
+
+
 def test_steps_that_lack_a_branch_are_left_out_of_its_curve(tmp_path):
     with MetricsWriter(tmp_path, after_step=0) as metrics:
         for step in range(1, 6):
@@ -84,7 +93,7 @@ def test_steps_that_lack_a_branch_are_left_out_of_its_curve(tmp_path):
         title: len(points(chart))
         for title, chart in charts(write_training_report(tmp_path, title="rl", config={}).read_text()).items()
     }
-    assert drawn == {"loss, nats a token": 4, "reward, mean": 4, "reward, one&#x27;s own": 2}
+    assert drawn == {"loss, nats a token": 5, "reward, mean": 4, "reward, one&#x27;s own": 2}
 
 
 def test_held_out_measurements_are_a_table_and_curves(tmp_path):

@@ -8,8 +8,9 @@ Levels. The paper has three (PAPER.md section 3), and 15 open aspects of attribu
 - emotion: what is felt (with intensity where one is stated), the sentiment, and the course over time.
 
 Items. One node is one fact: `long brown hair` is `hair: long` and `hair: brown`; only a garment keeps its colour, which
-would else belong to nothing (`accessories: red bow tie`). Items are canonical: lower case, one word for all synonyms
-(`joyful`, `joy`, `happily`: happiness), `no ITEM` for what is denied or has stopped (`no glasses`, `no smile`).
+would else belong to nothing (`accessories: red bow tie`); the look of a beard or of glasses is a fact beside them
+(`chin: beard` and `chin: gray beard`). Items are canonical: lower case, one word for all synonyms (`joyful`, `joy`,
+`happily`: happiness), `no ITEM` for what is denied or has stopped (`no glasses`, `no smile`).
 A feeling reads `sadness`, or with its intensity `sadness (strong)`: weak, medium or strong, as in MEAD and RAVDESS.
 Intensities of expressions are left out. A course reads `sadness then surprise`, `sadness grows`, `sadness fades`,
 `happiness lasts` or `happiness briefly`. `she` and `his` tell a gender as `woman` does. Left and right stay in actions
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from importlib.resources import files
+from itertools import product
 from operator import or_
 from typing import Any
 
@@ -42,6 +44,7 @@ ASPECTS: dict[Level, tuple[str, ...]] = {
 SECTIONS = {
     **{"feeling": "feelings", "sentiment": "sentiments", "intensity": "intensities", "colour": "colours"},
     **{"direction": "directions", "garment": "garments", "part": "parts", "pronoun": "pronouns"},
+    "presence": "presences",
 }
 HANDLED_PARTS = ("face", "mouth", "eyes", "nose", "cheeks", "chin", "forehead", "head", "hair")
 ARTICLES = ("the", "a", "an")  # left out of phrases: any determiner may stand there
@@ -62,6 +65,7 @@ class Entry:
       facts: said by it alone (`smile`, `woman`).
       states: said by it of a part of the body (`raise` of the eyebrows), by part.
       part, feeling, sentiment, intensity, colour, direction, garment, position, pronoun: its name as such.
+      presence: whether it says that something is `present` or `absent` (`visible`, `inactive`, `gone`).
       person: whether it is a noun for a person.
     """
 
@@ -77,6 +81,7 @@ class Entry:
     garment: str | None = None
     position: str | None = None
     pronoun: str | None = None
+    presence: str | None = None
     person: bool = False
 
 
@@ -91,6 +96,8 @@ class Lexicon:
       uncoloured: garments whose colour is left out.
       feelings: the canonical names of all.
       garments: all of them, without colours.
+      described: beards and glasses, whose looks are facts of their own.
+      handled: what somebody, or a hand, does to a part of the body; hair and clothes that do so do nothing.
       groups: the group of related facts that a fact is in, by a name of its own.
       action_units: the item of each action unit of FACS by its number.
       cues: the feelings that an expression is typical of, by (aspect, item), each feeling's own order kept.
@@ -109,6 +116,8 @@ class Lexicon:
         self.uncoloured = frozenset(data["uncoloured"])
         self.feelings = tuple(data["feelings"])
         self.garments = frozenset(data["garments"])
+        self.described = frozenset(what for looks in data["described"].values() for what in _words(looks["of"]))
+        self.handled = frozenset(_handled(verb, part) for verb in data["handled"] for part in HANDLED_PARTS)
         self.groups = _groups(data)
         self.singles = self._single_words(entries)
         self.phrases: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
@@ -142,11 +151,13 @@ class Lexicon:
         return singles
 
     def kin(self, key: Key) -> Key | str:
-        """What a fact shares with its relatives: their group, a garment without its colour, or itself."""
+        """What a fact shares with its relatives: their group, a garment or beard without its look, or itself."""
+        words = key[2].split()
+        ends = (" ".join(words[at:]) for at in range(len(words)))
         if key[1] == "accessories":
-            words = key[2].split()
-            garment = next((end for at in range(len(words)) if (end := " ".join(words[at:])) in self.garments), key[2])
-            key = (*key[:2], garment)
+            key = (*key[:2], next((end for end in ends if end in self.garments), key[2]))
+        elif key[1] == "chin":
+            key = (*key[:2], next((end for end in ends if end in self.described), key[2]))
         return self.groups.get(key, key)
 
 
@@ -169,6 +180,10 @@ def _key(text: str) -> Key:
     return level, aspect, item
 
 
+def _handled(verb: str, part: str) -> Key:
+    return "attribute", "body actions", f"{verb} {part}"
+
+
 def _unit_key(text: str) -> Key:
     aspect, item = text.split("|")
     return "expression", aspect, item
@@ -177,8 +192,8 @@ def _unit_key(text: str) -> Key:
 def _entries(data: dict[str, Any]) -> dict[str, Entry]:
     """The entries of all words and phrases, what several sections say of one put together."""
     entries: dict[str, Entry] = defaultdict(Entry)
-    for name in ("feeling", "sentiment", "intensity", "colour", "direction", "garment", "part", "pronoun"):
-        for canonical, phrases in data[SECTIONS[name]].items():
+    for name, section in SECTIONS.items():
+        for canonical, phrases in data[section].items():
             for phrase in _words(phrases):
                 setattr(entries[phrase], name, canonical)
     for phrase in [phrase for phrase, entry in entries.items() if entry.feeling and " " not in phrase]:
@@ -197,7 +212,12 @@ def _entries(data: dict[str, Any]) -> dict[str, Entry]:
     for verb, phrases in data["handled"].items():
         for phrase in _words(phrases):
             for part in HANDLED_PARTS:
-                entries[phrase].states.setdefault(part, ("attribute", "body actions", f"{verb} {part}"))
+                entries[phrase].states.setdefault(part, _handled(verb, part))
+    for text, looks in data["described"].items():
+        level, aspect = text.split("|")
+        for look, phrases in (*looks["as"].items(), *data["colours"].items()):
+            for phrase, what in product(_words(phrases), _words(looks["of"])):
+                entries[phrase].states.setdefault(what, (level, aspect, f"{look} {what}"))
     for part in data["coloured"]:
         for colour, phrases in data["colours"].items():
             for phrase in _words(phrases):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from videmo_jax.affective.lexicon import LEXICON, Key
+from videmo_jax.affective.parser_denials import denials
 from videmo_jax.affective.parser_moves import directed, directions, faced
 from videmo_jax.affective.parser_people import Who
 from videmo_jax.affective.parser_states import join_parts, states, takes_part
@@ -57,7 +58,7 @@ POSTURES = frozenset({"sits", "stands", "lies", "walks"})
 
 def events(units: list[Unit], about: list[list[Who]]) -> list[Event]:
     """All that a sentence says of people, ordered by place."""
-    denied, aside = _denied(units), _setting(units)
+    denied, aside = denials(units), _setting(units)
     join_parts(units)
     found: list[tuple[int, Key, str | None]] = [*_hands(units), *_looks(units)]
     found.extend(states(units))
@@ -98,35 +99,6 @@ def _alone(units: list[Unit], at: int) -> Iterator[tuple[int, Key, str | None]]:
         yield at, ("attribute", "accessories", " ".join([*_garment_colour(units, at), entry.garment])), None
     elif entry.colour and _dressed_in(units, at):
         yield at, ("attribute", "accessories", f"{entry.colour} clothes"), None
-
-
-def _denied(units: list[Unit]) -> list[bool]:
-    """Which units are denied: what follows `no`, `not`, `without`, `stops` in its clause, and a smile that fades."""
-    denied, inside = [False] * len(units), False
-    for at, unit in enumerate(units):
-        roles = unit.entry.roles
-        if "stop" in roles:
-            inside = True
-        elif (inside and "comma" in roles and not _list_goes_on(units, at)) or (
-            inside and (roles & {"and", "break", "because"} or (unit.word in ("with", "she", "he")))
-        ):
-            inside = False
-        denied[at] = inside
-        if "fades" in roles:
-            smile = at - 2 if at > 1 and "be" in units[at - 1].entry.roles else at - 1
-            if smile >= 0 and any(key[0] == "expression" for key in units[smile].entry.facts):
-                denied[smile] = True
-    return denied
-
-
-def _list_goes_on(units: list[Unit], at: int) -> bool:
-    """Whether a comma stands inside of `no glasses, beard or hat`."""
-    for unit in units[at + 1 : at + 8]:
-        if "or" in unit.entry.roles:
-            return True
-        if unit.entry.roles & {"and", "break", "be", "with"} or unit.entry.pronoun:
-            return False
-    return False
 
 
 def _setting(units: list[Unit]) -> list[bool]:

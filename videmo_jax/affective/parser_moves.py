@@ -35,6 +35,8 @@ def directions(units: list[Unit], start: int, reach: int) -> list[str]:
             following = units[place + 1].entry if place + 1 < len(units) else None
             if following is None or not (following.direction or following.roles & {"with"}):
                 break
+        elif entry.garment:
+            continue  # `over her glasses to the left`
         elif entry.feeling or entry.part or entry.person or entry.facts or entry.roles & {"comma", "break", "or"}:
             break
     return found

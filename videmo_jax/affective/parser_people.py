@@ -265,7 +265,8 @@ def _describes(unit: Unit) -> bool:
         return False
     age = any(key[1] in ("age", "skin", "hair", "face shape", "gender", "chin") for key in entry.facts)
     smiling = bool(entry.facts) and unit.word.endswith("ing")
-    return bool(age or smiling or entry.feeling or entry.colour or entry.intensity or entry.position or entry.part)
+    part = entry.part and not entry.garment
+    return bool(age or smiling or entry.feeling or entry.colour or entry.intensity or entry.position or part)
 
 
 def _place(units: list[Unit], start: int, at: int) -> str | None:

@@ -9,12 +9,15 @@ It belongs to a part for which the lexicon knows it:
 
 from collections.abc import Iterator
 
-from videmo_jax.affective.lexicon import Key
+from videmo_jax.affective.lexicon import LEXICON, Key
 from videmo_jax.affective.parser_moves import SIDES, directed
 from videmo_jax.affective.parser_words import Unit
 
 OWNERS = frozenset({"his", "her", "their", "its", "the", "both"})
-TONES = frozenset({"tone", "colour", "color", "shade", "hue", "tint", "shape", "size"})
+TONES = frozenset({"tone", "colour", "color", "shade", "hue", "tint", "shape", "size"}) | {
+    *("frame", "frames", "rim", "rims"),
+}
+COVERING = LEXICON.described | {"hair"}  # parts that may hide others
 REACH = 10  # units that a state may stand from its part
 
 
@@ -55,17 +58,20 @@ def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
             units[part].used = True  # clenched, they are not said to be shown
         for each in group or units[part].group:
             key = unit.entry.states.get(units[each].entry.part or "")
-            if key is not None:
+            if key is not None and (key not in LEXICON.handled or _by_somebody(units, at)):
                 key = directed(units, max(at, part), key)
                 unit.parts = (unit.parts or {}) | {key: each}
                 yield at, key, None
 
 
 def _bare(units: list[Unit], part: int) -> list[int]:
-    """A part and those joined to it that have no adjective or article of their own: `raised cheeks and brows`."""
+    """A part and those joined to it that have no adjective or article of their own: `raised cheeks and brows`.
+
+    Beards and glasses are not: `blue eyes and glasses`.
+    """
     group = [part]
     for other in units[part].group:
-        if other == group[-1] + 2:
+        if other == group[-1] + 2 and units[other].entry.part not in LEXICON.described:
             group.append(other)
     return group
 
@@ -119,14 +125,15 @@ def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> i
     unknown = 0
     crossed = False  # an `and` or a comma
     aimed = False  # a direction
-    toned = at + 1 < len(units) and units[at + 1].word in TONES
+    behind = next((unit.word for unit in units[at + 1 : at + REACH] if not unit.entry.states), None)
+    toned = behind in TONES  # `a thick black frame`
     for place in range(at - 1, max(-1, at - REACH - 4), -1):
         entry, word = units[place].entry, units[place].word
         if entry.part:
             if place in objects and crossed:
                 return None
             return place if _fits(units, at, place) and (not crossed or place in told) else None
-        if entry.roles & {"and", "comma"}:
+        if entry.roles & {"and", "comma"} or word == "but":
             if not (place + 1 < len(units) and units[place + 1].word in ("which", "that")):
                 crossed = True
         elif word in ("which", "that") or entry.roles & {"be", "stop"} or entry.intensity or "briefly" in entry.roles:
@@ -135,8 +142,8 @@ def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> i
             return None
         elif units[place].used or entry.states or entry.feeling or entry.direction:
             aimed = aimed or bool(entry.direction)
-        elif (entry.roles & {"det", "with", "level"} and aimed) or (word in ("a", "an") and toned):
-            continue  # `turned to the right and tilted`, `has a reddish tone`
+        elif (entry.roles & {"det", "with", "level"} and aimed) or (entry.roles & {"det", "with"} and toned):
+            continue  # `turned to the right and tilted`, `has a reddish tone`, `with a black frame`
         elif entry.roles - {"grows", "fades"}:
             return None
         else:
@@ -178,6 +185,42 @@ def _closes(unit: Unit) -> bool:
     entry = unit.entry
     clause = entry.roles & {"comma", "break", "with", "because", "show", "then"} and not entry.states
     return bool(clause or entry.person or entry.garment or (entry.pronoun and "det" not in entry.roles))
+
+
+def _by_somebody(units: list[Unit], at: int) -> bool:
+    """Whether a person or a hand covers or touches something, and not hair, clothes or a shadow."""
+    if _participle(units, at):  # `hidden behind her hand`
+        agent = False
+        for unit in units[at + 1 : at + REACH]:
+            if unit.entry.part == "hand" or unit.entry.person or "nominative" in unit.entry.roles:
+                return True
+            if unit.entry.roles & {"and", "comma", "break"}:
+                break
+            agent = agent or "with" in unit.entry.roles
+        return not agent
+    nearest = units[at].word.endswith("ing") or (at > 0 and units[at - 1].word in ("that", "which"))
+    crossed = False  # an `and` or a comma, behind which the subject of an earlier verb may stand
+    passed = False
+    for place in range(at - 1, -1, -1):
+        entry = units[place].entry
+        if entry.part == "hand" or entry.person or "nominative" in entry.roles or units[place].word == "who":
+            return True
+        if "break" in entry.roles:
+            break
+        if entry.part in COVERING or entry.garment or "setting" in entry.roles:
+            worn = place and any("with" in unit.entry.roles for unit in units[max(0, place - 3) : place])
+            if not crossed and (nearest or not worn):
+                return False
+            passed = True
+        crossed = crossed or bool(entry.roles & {"and", "comma"})
+    return not passed
+
+
+def _participle(units: list[Unit], at: int) -> bool:
+    """Whether a verb tells what has been done to something: no object follows."""
+    following = units[at + 1].entry if at + 1 < len(units) else None
+    past = units[at].word.endswith("ed") or units[at].word == "hidden"
+    return past and not (following and ("det" in following.roles or following.part))
 
 
 def takes_part(units: list[Unit], at: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from videmo_jax.affective.lexicon import LEXICON, Entry, Key
 
-WORD = re.compile(r"[^\W\d_]+|\d+|[,.;:!?()\n\u2026\u2013\u2014]")
+WORD = re.compile(r"actionunit\d+|[^\W\d_]+|\d+(?:\.\d+)?|[,.;:!?()\n\u2026\u2013\u2014]")
 CLITIC = re.compile(r"['\u2019](?:s|re|ve|ll|d|m)\b")
 NOT = re.compile(r"n['\u2019]t\b")
 ACTION_UNITS = re.compile(r"\b(?:action unit|au)s? ?(\d{1,2}(?:(?: ?[,+&] ?| and |, and )\d{1,2})*)\b")
@@ -102,7 +102,7 @@ def original_place(text: str) -> Callable[[tuple[int, int]], tuple[int, int]]:
 
 
 def _action_units(match: re.Match[str]) -> str:
-    return " ".join(f" actionunit {int(number)} " for number in re.findall(r"\d+", match[1]))
+    return " ".join(f" actionunit{int(number)} " for number in re.findall(r"\d+", match[1]))
 
 
 REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
@@ -123,11 +123,11 @@ def _units(words: list[str], places: list[tuple[int, int]]) -> list[Unit]:
             units.append(Unit(word, entry, place=places[at]))
             at += 1
             continue
-        if word == "actionunit":
-            key = LEXICON.action_units.get(int(words[at + 1]))
+        if word.startswith("actionunit"):
+            key = LEXICON.action_units.get(int(word.removeprefix("actionunit") or 0))
             if key is not None:
-                units.append(Unit(word, Entry(facts=[key]), place=(places[at][0], places[at + 1][1])))
-            at += 2
+                units.append(Unit(word, Entry(facts=[key]), place=places[at]))
+            at += 1
             continue
         length, entry = _phrase(words, bases, at)
         if not length or (words[at] == "a" and _is_thing(words, at + length)):  # `a little girl` is no `a little`

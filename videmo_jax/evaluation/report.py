@@ -11,10 +11,17 @@ import numpy as np
 from videmo_jax.data.emo_cfg import VideoFolder
 from videmo_jax.data.video import FrameSpec, VideoError, read_clip
 from videmo_jax.evaluation.answers.predictions import Prediction
-from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS
-from videmo_jax.evaluation.tables.paper import paper_models
-from videmo_jax.evaluation.tables.scores import ItemScore, Results
-from videmo_jax.evaluation.tables.tables import OURS, Table, cell, tables_of, troubles
+from videmo_jax.evaluation.tables.tables.tables.tables.columns import COLUMNS, GROUPS, LEVELS
+from videmo_jax.evaluation.tables.tables.tables.tables.paper import paper_models
+from videmo_jax.evaluation.tables.tables.tables.tables.scores import ItemScore, Results
+from videmo_jax.evaluation.tables.tables.tables.tables.tables import (
+    OURS,
+    Table,
+    cell,
+    common_notes,
+    tables_of,
+    troubles,
+)
 from videmo_jax.reports.clips import Strip, strip
 from videmo_jax.reports.evaluation import EvaluationView, ShownItem, ShownTable, evaluation_page
 from videmo_jax.reports.figures import Row
@@ -45,16 +52,19 @@ def report(
     chosen = [item for items in _by_file(results.items).values() for item in choose(items, ITEMS_PER_FILE)]
     shown = [_item(item, predictions) for item in chosen]
     strips = read_strips(data, dict.fromkeys(clip for item in shown for clip in item.clips)) if data else {}
-    warnings = [f"Not to be compared with the paper's rows: {reason}." for reason in results.obstacles]
+    terms = common_notes(results)
+    judge = {name: value for name, value in results.judge.to_json().items() if name not in ("comparable", "notes")}
     view = EvaluationView(
         f"Evaluation of {name}",
-        _facts({"rules": results.rules, "judge": results.judge.to_json(), **about}),
-        [*warnings, *troubles(results)],
+        _facts({"rules": results.rules, "judge": judge, **about}),
+        troubles(results),
         _comparison(results),
-        [_table(table) for table in tables_of(results, name)],
+        [_table(table, terms) for table in tables_of(results, name)],
         shown,
         len(results.items),
         strips,
+        headline=", ".join(f"{level} {cell(value)}" for level, value in _levels(results).items()),
+        terms=terms,
     )
     return evaluation_page(view)
 
@@ -132,12 +142,18 @@ def _comparison(results: Results) -> list[Row]:
     return rows
 
 
-def _table(table: Table) -> ShownTable:
+def _levels(results: Results) -> dict[str, float | None]:
+    """The results in short: overall, and by level."""
+    return {"overall": results.overall} | {level: results.summary[level] for level in LEVELS.values()}
+
+
+def _table(table: Table, terms: Sequence[str]) -> ShownTable:
+    """A table without the notes that are told once for all."""
     rows = [
         (label if source == OURS else f"{label} ({source})", source == OURS, cells)
         for label, source, cells in table.rows
     ]
-    return ShownTable(table.title, table.heading, rows, table.notes)
+    return ShownTable(table.title, table.heading, rows, [note for note in table.notes if note not in terms])
 
 
 def _facts(about: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The page that shows a dataset: counts, lengths, samples with their frames, and what was left out."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -10,10 +11,16 @@ from videmo_jax.reports.page import page
 from videmo_jax.tasks.taxonomy import task_of
 
 MOST_REJECTED = 500  # lines; a broken download of millions must not make a page that no browser opens
+MOST_REASONS = 3  # told at the top
 STYLE = (
     CLIP_STYLE
     + """
 h2 { margin: 2rem 0 .5rem; } h3 { margin: 0 0 .25rem; font-size: 1rem; }
+@media (max-width: 40rem) {
+  .tasks tr { display: grid; grid-template-columns: 1fr 5.5rem 4.5rem 4.5rem; border-bottom: 1px solid var(--grid); }
+  .tasks td, .tasks th { border: 0; padding-bottom: 0; } .tasks td.id { grid-column: 1 / -1; opacity: .75; }
+  .tasks th:last-child { display: none; } td.id { min-width: 6rem; }
+}
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -46,6 +53,7 @@ class DatasetView:
       question_words: words of the first question of the same ones.
       shown: the samples to show.
       rejected: (id, reason) of every sample that was left out.
+      split: of the dataset; empty where it has none.
     """
 
     title: str
@@ -54,12 +62,31 @@ class DatasetView:
     question_words: Sequence[int]
     shown: Sequence[ShownSample]
     rejected: Sequence[tuple[str, str]]
+    split: str = ""
+
+
+def why(reasons: Iterable[str]) -> str:
+    """The reasons in a line, the most frequent first, each with how often it is there; empty without any."""
+    counts = Counter(reasons)
+    texts = [f"{count:,} times {reason}" if count > 1 else reason for reason, count in counts.most_common(MOST_REASONS)]
+    more = [f"{len(counts) - MOST_REASONS:,} other reasons"] if len(counts) > MOST_REASONS else []
+    return "; ".join([*texts, *more])
 
 
 def dataset_page(view: DatasetView) -> str:
     """The page as one HTML document, frames inside."""
+    split = f"Split {escape(view.split)}: " if view.split else ""
+    reasons = [reason for _, reason in view.rejected]
+    faults = [clip.fault for sample in view.shown for clip in sample.clips if clip.fault]
+    # One alone is told where its sample stands.
+    troubles = [
+        f"{what}: {why(many)}."
+        for what, many in (("Left out", reasons), ("Clips without frames", faults))
+        if len(many) > 1
+    ]
     body = [
-        f"<p>{sum(view.counts.values()):,} samples, {len(view.rejected):,} left out.</p>",
+        f"<p>{split}{sum(view.counts.values()):,} samples, {len(view.rejected):,} left out.</p>",
+        *(f'<p class="small wrong">{escape(text)}</p>' for text in troubles),
         "<h2>Tasks</h2>",
         _task_table(view.counts),
         _lengths_heading(len(view.answer_words), sum(view.counts.values())),
@@ -89,7 +116,7 @@ def _task_table(counts: Mapping[str, int]) -> str:
             f'<td class="number">{count:,}</td><td class="id">{escape(file)}</td></tr>'
         )
     return (
-        '<div class="wide"><table><tr><th>task</th><th>stage</th><th>answers</th><th class="number">samples</th>'
+        '<div class="wide tasks"><table><tr><th>task</th><th>stage</th><th>answers</th><th class="number">samples</th>'
         f"<th>file</th></tr>{''.join(rows)}</table></div>"
     )
 

@@ -7,7 +7,7 @@ from html import escape
 from videmo_jax.reports.clips import Strip
 from videmo_jax.reports.figures import Row, row_chart
 from videmo_jax.reports.filters import FILTER_STYLE, filter_form, filtered
-from videmo_jax.reports.page import page
+from videmo_jax.reports.page import facts_list, page
 
 STYLE = (
     FILTER_STYLE
@@ -15,6 +15,7 @@ STYLE = (
 h2 { margin: 2rem 0 .5rem; } h3 { margin: 0; font-size: 1rem; }
 table { white-space: nowrap; } tr.ours td { font-weight: 700; background: var(--card); }
 td:first-child, th:first-child { position: sticky; left: 0; background: Canvas; }
+.headline { font-weight: 700; margin: .25rem 0; }
 .small { font-size: 13px; opacity: .8; overflow-wrap: anywhere; margin: .25rem 0; }
 article { background: var(--card); border-radius: .5rem; padding: .75rem; min-width: 0; }
 article .text { white-space: pre-line; overflow-wrap: anywhere; margin: .5rem 0 0; }
@@ -24,8 +25,6 @@ article .text { max-height: 14rem; overflow-y: auto; }
 .verdict { float: right; font-weight: 700; padding: 0 .5rem; border-radius: .5rem; }
 .right { color: light-dark(#166534, #86efac); } .wrong { color: light-dark(#b00020, #ff8a8a); }
 .strip { overflow-x: auto; margin: .5rem 0; } .strip div { border-radius: 2px; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem 1rem; margin: 0; font-size: 14px; }
-dt { opacity: .75; } dd { margin: 0; overflow-wrap: anywhere; }
 """
 )
 
@@ -72,12 +71,14 @@ class EvaluationView:
     Attributes:
       title: of the page.
       facts: how answers were made and judged, by name.
-      warnings: what a reader must know first.
+      warnings: what a reader must know of the answers.
       comparison: this run's values beside the paper's.
       tables: all tables.
       items: those to look through.
       items_in_all: of the evaluation.
       strips: frames by clip; what is missing here could not be read.
+      headline: the results in one line; empty without.
+      terms: whether the results may be compared with the paper's rows, and what else holds for all tables.
     """
 
     title: str
@@ -88,6 +89,8 @@ class EvaluationView:
     items: Sequence[ShownItem]
     items_in_all: int
     strips: Mapping[str, Strip]
+    headline: str = ""
+    terms: Sequence[str] = ()
 
 
 def evaluation_page(view: EvaluationView) -> str:
@@ -97,12 +100,15 @@ def evaluation_page(view: EvaluationView) -> str:
         f".s{numbers[clip]}{{width:{strip.width}px;height:{strip.height}px;background:url({strip.url})}}"
         for clip, strip in view.strips.items()
     )
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in view.facts.items())
     body = [
-        *(f'<p class="wrong">{escape(text)}</p>' for text in view.warnings),
-        f"<dl>{facts}</dl><h2>Beside the paper</h2>",
+        f'<p class="headline">{escape(view.headline)}</p>' if view.headline else "",
+        *(f'<p class="small">{escape(text)}</p>' for text in view.terms),
+        "<h2>Beside the paper</h2>",
         row_chart(view.comparison, title="all columns, in percent", low=0, high=100),
         *map(_table, view.tables),
+        "<h2>What to look at</h2>" if view.warnings else "",
+        *(f'<p class="small wrong">{escape(text)}</p>' for text in view.warnings),
+        f"<h2>How</h2>{facts_list(view.facts)}",
         f"<h2>Items</h2><p>{len(view.items):,} of {view.items_in_all:,}, spread evenly over each file: as many wrong "
         "ones as right ones, where there are.</p>",
         filter_form({"task": [item.task for item in view.items]}, boxes={"verdict": ("wrong", "only wrong")}),

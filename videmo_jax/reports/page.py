@@ -1,5 +1,6 @@
 """The frame that all pages share: one file without outside parts, light and dark, readable on a phone."""
 
+from collections.abc import Mapping
 from html import escape
 
 STYLE = """
@@ -16,7 +17,15 @@ figure.rows { max-width: 44rem; } .mark { width: 8px; height: 1em; vertical-alig
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--grid); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+dl { display: grid; grid-template-columns: minmax(auto, 16rem) 1fr; gap: .1rem 1rem; margin: 0; font-size: 14px; }
+dt { opacity: .75; overflow-wrap: anywhere; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { dl { grid-template-columns: minmax(0, 1fr); } dd { margin-bottom: .35rem; } }
 """
+
+
+def facts_list(facts: Mapping[str, str]) -> str:
+    """Facts by name as a definition list; on a phone each stands below its name."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in facts.items())}</dl>"
 
 
 def page(title: str, body: str, *, style: str = "") -> str:

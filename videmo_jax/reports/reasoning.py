@@ -6,7 +6,7 @@ from html import escape
 
 from videmo_jax.affective.tree import AffectiveTree, Level
 from videmo_jax.reports.clips import CLIP_STYLE, ShownClip, clip_figure
-from videmo_jax.reports.page import page
+from videmo_jax.reports.page import facts_list, page
 from videmo_jax.reports.trees import TREE_STYLE, tree_figure
 
 STYLE = f"""{CLIP_STYLE}{TREE_STYLE}
@@ -121,9 +121,8 @@ def _score(level: ShownLevel, name: str, value: float) -> str:
 def _about(facts: Mapping[str, str]) -> str:
     if not facts:
         return ""
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts.items())
     return (
-        f'<h2>How</h2><div class="wide"><table>{rows}</table></div><p class="small">logprob: mean log-probability of a '
+        f'<h2>How</h2>{facts_list(facts)}<p class="small">logprob: mean log-probability of a '
         "token, nats; mbr: minus the summed tree edit distance to the other candidates; yes: the model's own "
         "probability that its answer is right. Bars run from the worst candidate of a level to the best.</p>"
     )

@@ -31,7 +31,7 @@ h3 {{ margin: 0; font-size: 1rem; }} h4 {{ margin: .75rem 0 .25rem; font-size: 1
 .bad {{ color: var(--bad); }} .text {{ white-space: pre-line; overflow-wrap: anywhere; margin: .25rem 0; }}
 .text {{ max-height: 18rem; overflow-y: auto; }}
 .sides {{ display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }}
-.sides > div {{ min-width: 0; }} .tree svg {{ min-width: 32rem; }} .tree figcaption {{ font-size: 14px; }}
+.sides > div {{ min-width: 0; }} .tree figcaption {{ font-size: 14px; }}
 details {{ border-top: 1px solid var(--grid); padding: .3rem 0; }} summary {{ cursor: pointer; font-size: 13px; }}
 .row {{ display: inline-grid; width: calc(100% - 1.25rem); vertical-align: top; align-items: center; gap: 0 .5rem;
   grid-template-columns: 2.25rem minmax(0, 1fr) 3rem minmax(0, 1fr) 3.5rem; font-variant-numeric: tabular-nums; }}

@@ -24,6 +24,8 @@ CURVES = {
     "hbm_share": "share of the device's memory, highest so far",
 }
 
+RATES = frozenset({"tokens_per_second", "mfu", "goodput", "data_wait_share"})  # over time
+
 BRANCHES = {"rule": "rules", "caption": "short captions", "tree": "affective trees", "own": "one's own"}
 # Of reinforcement learning; steps in which a name was not logged are left out of its curve.
 RL_CURVES = {
@@ -52,14 +54,10 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
     """Writes WORKDIR/report.html, one file without outside parts, from metrics.jsonl."""
     lines = read_metrics(workdir)
     trained = [line for line in lines if "loss" in line]
-    # The first logged step holds the compilation, which would hide the rates after it.
-    steady = trained[1:] or trained
     charts = [
-        line_chart([line["step"] for line in steady], [line[name] for line in steady], title=label, x_label="step")
-        for name, label in CURVES.items()
-        if steady and name in steady[-1]
+        *(_curve(lines, name, label) for name, label in RL_CURVES.items()),
+        *(_curve(trained, name, label) for name, label in CURVES.items()),
     ]
-    charts = [*(_curve(lines, name, label) for name, label in RL_CURVES.items()), *charts]
     last = (
         ", ".join(f"{name} {_number(value)}" for name, value in trained[-1].items())
         if trained
@@ -78,8 +76,8 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
 def _curve(lines: Sequence[Mapping[str, Any]], name: str, label: str) -> str:
     """A chart of one name over the steps that have it; empty where none has."""
     points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
-    if name.startswith("seconds_"):
-        points = points[1:] or points  # the first holds the compilation
+    if name.startswith("seconds_") or name in RATES:
+        points = points[1:] or points  # the first holds the compilation, which would hide those after it
     if not points:
         return ""
     xs, ys = zip(*points, strict=True)

@@ -7,16 +7,16 @@ from html import escape
 
 from videmo_jax.affective.tree import LEVELS, AffectiveTree, Level, Node
 
-# In units of the view box, which are pixels where the picture is not scaled.
-COLUMN, BETWEEN = 148, 34  # width of a box, and between columns
-MARGIN, GAP = 10, 8  # around all, and between boxes
+# In units of the view box, which are pixels where the picture is not scaled: all columns fit on a phone.
+COLUMN, BETWEEN = 106, 18  # width of a box, and between columns
+MARGIN, GAP = 2, 8  # around all, and between boxes
 HEAD, LINE, PADDING = 24, 15, 6  # heights: of a heading, of a line of text; inside a box
 WIDTH = 2 * MARGIN + 3 * (COLUMN + BETWEEN)  # the last column, too, has room for edges within it
-IN_A_LINE = 21  # characters that fit into a box
+IN_A_LINE = 15  # characters that fit into a box
 MOST_LINES = 4
 
 TREE_STYLE = """
-.tree { overflow-x: auto; } .tree svg { min-width: 34rem; max-width: 46rem; display: block; }
+.tree svg { max-width: 34rem; display: block; }
 .tree .attribute { --level: light-dark(#0f766e, #2dd4bf); } .tree .expression { --level: light-dark(#1d4ed8, #7aa5ff); }
 .tree .emotion { --level: light-dark(#b4236b, #ff8ac2); }
 .tree rect { fill: var(--level); fill-opacity: .1; stroke: var(--level); stroke-width: 1.2; }

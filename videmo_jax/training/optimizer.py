@@ -19,7 +19,7 @@ class OptimizerSpec:
     learning_rate: float = 2e-5  # peak (given)
     schedule: str = "cosine"  # after the warm-up (given); or linear, constant
     warmup_share: float = 0.03  # of all steps (given)
-    final_share: float = 0.0  # of the peak that is left at the end; the paper says cosine, not to where
+    final_share: float = 0.0  # of the peak that is left behind the last step; the paper says cosine, not to where
     weight_decay: float = 0.0  # (given); not for norms and biases
     beta1: float = 0.9
     beta2: float = 0.999
@@ -45,9 +45,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def learning_rate(spec: OptimizerSpec, steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then the schedule to the end of `steps`; already the first step (number 0) learns.
+    """Linear warm-up, then the schedule towards its end right behind `steps`: the first (number 0) and last step learn.
 
-    Plain numbers, made on the host and given to the step: another schedule is not another program.
+    It is that of optax and transformers over one more step, without its first one, whose rate is 0. Plain numbers, made
+    on the host and given to the step: another schedule is not another program.
     """
     warmup = max(round(spec.warmup_share * steps), 1)
     curve, floor = SCHEDULES[spec.schedule], spec.final_share
@@ -56,7 +57,7 @@ def learning_rate(spec: OptimizerSpec, steps: int) -> Callable[[int], float]:
         done = step + 1
         if done <= warmup:
             return spec.learning_rate * done / warmup
-        left = curve(min((done - warmup) / max(steps - warmup, 1), 1.0))
+        left = curve(min((done - warmup) / max(steps + 1 - warmup, 1), 1.0))
         return spec.learning_rate * (floor + (1 - floor) * left)
 
     return rate

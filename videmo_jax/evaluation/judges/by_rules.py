@@ -10,7 +10,7 @@ from functools import partial
 
 from videmo_jax.affective.parser import parse_caption
 from videmo_jax.evaluation.judges.caption_overlap import CueReader, compare, tree_cues
-from videmo_jax.evaluation.judges.judging import SIX, JudgeInfo, OnProgress, Question
+from videmo_jax.evaluation.judges.judging import NOT_COMPARABLE, SIX, JudgeInfo, OnProgress, Question
 from videmo_jax.tasks.answers import (
     Option,
     final_answer,
@@ -24,7 +24,7 @@ from videmo_jax.tasks.words import folded, mentions, stems, words
 
 NOTES = (
     "The judge `rule` reads answers by rules and compares captions by shared words and cues.",
-    "Its scores are not comparable with the paper's rows, which a language model judged.",
+    f"{NOT_COMPARABLE}a language model judged its rows",
 )
 
 

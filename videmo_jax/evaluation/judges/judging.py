@@ -52,6 +52,9 @@ class Question:
     labels: tuple[str, ...] = ()
 
 
+NOT_COMPARABLE = "not comparable with the paper: "  # begins a judge's note that says why
+
+
 @dataclass(frozen=True, slots=True)
 class JudgeInfo:
     """What results say of the judge.
@@ -62,7 +65,7 @@ class JudgeInfo:
       prompts: SHA-256 of the prompts, in hexadecimal; None where there are none.
       comparable: whether this is the authors' judge with the authors' prompts, so that the scores may stand beside the
         paper's rows.
-      notes: what else a reader of the tables should know, one line each.
+      notes: what else a reader of the tables should know, one line each; those that begin with NOT_COMPARABLE say why.
     """
 
     name: str
@@ -70,6 +73,16 @@ class JudgeInfo:
     prompts: str | None = None
     comparable: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Why its scores may not stand beside the paper's, in its own words."""
+        return [note.removeprefix(NOT_COMPARABLE) for note in self.notes if note.startswith(NOT_COMPARABLE)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """Its other notes."""
+        return [note for note in self.notes if not note.startswith(NOT_COMPARABLE)]
 
     def to_json(self) -> dict[str, Any]:
         """What scores.json says."""

@@ -12,7 +12,7 @@ from videmo_jax.endpoints.cache import Reply, ReplyCache, cache_key
 from videmo_jax.endpoints.client import Endpoint, EndpointDown, Failure, Outcome, Request, ask
 from videmo_jax.endpoints.price import Estimate, Price, count_tokens, known_price
 from videmo_jax.evaluation.answers.predictions import write_text
-from videmo_jax.evaluation.judges.judging import JudgeInfo, Kind, OnProgress, Question
+from videmo_jax.evaluation.judges.judging import NOT_COMPARABLE, JudgeInfo, Kind, OnProgress, Question
 from videmo_jax.evaluation.judges.prompts import OFFICIAL_MODEL, JudgePrompts
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import to_line
@@ -135,7 +135,7 @@ class OpenAIJudge:
             reasons.append("the prompts are not those of the authors' eval/config.py (--judge-prompts)")
         notes = [f"requests were sent with {json.dumps(self._settings, sort_keys=True)}"] if self._settings else []
         if reasons:
-            notes.append(f"not comparable with the paper: {'; '.join(reasons)}")
+            notes.append(f"{NOT_COMPARABLE}{'; '.join(reasons)}")
         return JudgeInfo("openai", self._endpoint.model, self._prompts.hash, not reasons, tuple(notes))
 
     def judge(self, questions: Sequence[Question], on_progress: OnProgress | None = None) -> list[str | None]:

@@ -14,9 +14,15 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from videmo_jax.evaluation.answers.predictions import write_text
-from videmo_jax.evaluation.tables.columns import LEVELS, columns_of, overall_of, summary_of
-from videmo_jax.evaluation.tables.paper import paper_ablations, paper_models, paper_results, paper_rows, print_faults
-from videmo_jax.evaluation.tables.scores import FileScore, Results, closed_choice, percent
+from videmo_jax.evaluation.tables.tables.columns import LEVELS, columns_of, overall_of, summary_of
+from videmo_jax.evaluation.tables.tables.paper import (
+    paper_ablations,
+    paper_models,
+    paper_results,
+    paper_rows,
+    print_faults,
+)
+from videmo_jax.evaluation.tables.tables.scores import FileScore, Results, closed_choice, percent
 from videmo_jax.files.paths import open_path
 from videmo_jax.tasks.taxonomy import task_of
 
@@ -78,7 +84,7 @@ def _columns_table(results: Results, name: str, number: int) -> Table:
     rows = [(model, PAPER, tuple(printed(row[name]) for name in names)) for model, row in paper_rows(number).items()]
     rows.append((name, OURS, tuple(cell(results.columns[column]) for column in names)))
     gaps = {column: lacking for column, lacking in results.gaps.items() if column in names}
-    notes = _notes(results)
+    notes = common_notes(results)
     if gaps:
         lacking = sorted({part for parts in gaps.values() for part in parts})
         notes.append(f"{GAP} marks a gap: no score for {', '.join(lacking)}.")
@@ -99,7 +105,7 @@ def _summary(results: Results, name: str) -> Table:
     ours = results.summary | {"overall": results.overall}
     rows.append((name, OURS, tuple(cell(ours[name]) for name in names)))
     notes = [
-        *_notes(results),
+        *common_notes(results),
         "attribute, expression and emotion are means over all 20, 13 and 7 columns, averages included; "
         "mean is theirs, overall that of the 40 columns. The paper prints the rows of the ablations and four of the "
         "overall means; the rest of its rows is computed from the cells that it prints.",
@@ -120,7 +126,7 @@ def _single(results: Results) -> Table:
             score = judged.parts[""].score
             cells = (str(judged.parts[""].items), cell(score), f"{judged.uar:.2f}", f"{judged.war:.2f}")
             rows.append((task_of(file.name).name, OURS, cells))
-    notes = [*_notes(results), "UAR is over the classes that the truth has; WAR is the accuracy over all items."]
+    notes = [*common_notes(results), "UAR is over the classes that the truth has; WAR is the accuracy over all items."]
     heading = ["Items", "Accuracy", "UAR", "WAR"]
     names = ("items", "accuracy", "uar", "war")
     return _table(results, "single_label", "Single-label tasks", heading, names, rows, notes)
@@ -139,7 +145,7 @@ def _table(
     return Table(name, title, tuple(heading), tuple(names), tuple(rows), tuple(notes), terms)
 
 
-def _notes(results: Results) -> list[str]:
+def common_notes(results: Results) -> list[str]:
     """What stands under every table."""
     judge = results.judge
     by = f"`{judge.name}`" + (f" ({judge.model})" if judge.model else "")
@@ -156,8 +162,7 @@ def _notes(results: Results) -> list[str]:
             f"The questions are not those of the paper: {len(sizes)} files or aspects have another number of items, "
             f"such as {name} with {here} for the paper's {wanted}."
         )
-    notes += judge.notes
-    return notes
+    return [*notes, *judge.remarks]
 
 
 def to_csv(table: Table) -> str:
@@ -280,7 +285,7 @@ def summary_lines(results: Results) -> str:
         "attribute / expression / emotion: "
         + " / ".join(cell(results.summary[level]) for level in LEVELS.values())
         + f", overall: {cell(results.overall)} (rules {results.rules}, judge {results.judge.name})",
-        *_notes(results)[1:],
+        *common_notes(results)[1:],
         *troubles(results),
     ]
     return "\n".join(lines)
