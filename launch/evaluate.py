@@ -15,7 +15,7 @@ from videmo_jax.files.errors import UserError
 if TYPE_CHECKING:
     from videmo_jax.evaluation.answers.remote import RemoteModel
     from videmo_jax.evaluation.judges.judging import Judge
-    from videmo_jax.evaluation.tables.tables.scores import Results
+    from videmo_jax.evaluation.tables.scores import Results
     from videmo_jax.sampling.reasoning import Settings
 
 EXAMPLES = """examples:
@@ -150,7 +150,7 @@ def evaluate(flags: argparse.Namespace) -> None:
     from videmo_jax.evaluation import results
     from videmo_jax.evaluation.answers import runner
     from videmo_jax.evaluation.answers.answerer import default_dtype
-    from videmo_jax.evaluation.tables.tables import tables
+    from videmo_jax.evaluation.tables import layout as tables
     from videmo_jax.files.paths import writable_folder
 
     if flags.out:

@@ -37,8 +37,8 @@ from videmo_jax.reports.page import page
 from videmo_jax.rl.held_out import FOLDER, HeldOutRewards
 from videmo_jax.rl.iteration import Programs
 from videmo_jax.rl.plan import make_rl_plan, read_rl_settings
-from videmo_jax.rl.rewards.rewards.rewards import Rewards
-from videmo_jax.rl.rewards.rewards.spec import Asked, RewardSpec
+from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.spec import Asked, RewardSpec
 from videmo_jax.tasks.taxonomy import task_of
 from videmo_jax.training.optimizer import make_optimizer
 from videmo_jax.training.session import mesh_of

@@ -21,9 +21,9 @@ from videmo_jax.affective.edit_distance import tree_edit_distance
 from videmo_jax.affective.parser import parse_caption
 from videmo_jax.data.synthetic.scene import draw_scene
 from videmo_jax.data.synthetic.wording import fine_caption
-from videmo_jax.rl.rewards.rewards.rewards import Rewards
-from videmo_jax.rl.rewards.rewards.spec import Asked, RewardSpec
-from videmo_jax.rl.rewards.rewards.workers import RewardWorkers
+from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.spec import Asked, RewardSpec
+from videmo_jax.rl.rewards.workers import RewardWorkers
 from videmo_jax.tasks.taxonomy import task_of
 
 Step = tuple[list[Asked], list[list[str]]]

@@ -9,7 +9,7 @@ from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.report import choose, is_right, read_strips, report
 from videmo_jax.evaluation.scoring import score
-from videmo_jax.evaluation.tables.tables.scores import ItemScore
+from videmo_jax.evaluation.tables.scores import ItemScore
 
 
 def item(number: int, value: float | None) -> ItemScore:

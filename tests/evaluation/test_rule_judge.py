@@ -17,7 +17,7 @@ from videmo_jax.evaluation.judges.caption_overlap import Overlap, bag, compare, 
 from videmo_jax.evaluation.judges.judging import Question
 from videmo_jax.evaluation.judges.rules import RULES, read_reply
 from videmo_jax.evaluation.scoring import question_of, score
-from videmo_jax.evaluation.tables.tables.columns import COLUMNS
+from videmo_jax.evaluation.tables.columns import COLUMNS
 
 EMOTION = "What is the emotion?\n(A) Happy\n(B) Sad\n(C) Neutral"
 MAFW = "Which emotions?\n" + "\n".join(

@@ -15,9 +15,9 @@ from videmo_jax.evaluation.judges.judging import SIX, JudgeInfo
 from videmo_jax.evaluation.judges.rules import RULES
 from videmo_jax.evaluation.results import write_results
 from videmo_jax.evaluation.scoring import question_of, score
-from videmo_jax.evaluation.tables.tables.columns import COLUMNS, TEST_FILES
-from videmo_jax.evaluation.tables.tables.paper import paper_results
-from videmo_jax.evaluation.tables.tables.scores import exact_score, is_exact
+from videmo_jax.evaluation.tables.columns import COLUMNS, TEST_FILES
+from videmo_jax.evaluation.tables.paper import paper_results
+from videmo_jax.evaluation.tables.scores import exact_score, is_exact
 
 OPTIONS = ("Happy", "Sad", "Neutral", "Angry")
 MATCH_REPLIES = ("yes", "no", "Yes", "YES \n", "Yes.", "yes, it is", "maybe", None, "no", "yes")

@@ -15,16 +15,16 @@ from tests.evaluation.test_scores import Table as FixedJudge
 from tests.evaluation.test_scores import lines_of, world
 from videmo_jax.evaluation.results import write_results
 from videmo_jax.evaluation.scoring import score
-from videmo_jax.evaluation.tables.tables import tables
-from videmo_jax.evaluation.tables.tables.columns import COLUMNS, GROUPS, overall_of, summary_of
-from videmo_jax.evaluation.tables.tables.paper import (
+from videmo_jax.evaluation.tables import layout as tables
+from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS, overall_of, summary_of
+from videmo_jax.evaluation.tables.paper import (
     paper_ablations,
     paper_models,
     paper_results,
     paper_rows,
     print_faults,
 )
-from videmo_jax.evaluation.tables.tables.scores import FileScore
+from videmo_jax.evaluation.tables.scores import FileScore
 
 
 @pytest.mark.parametrize(

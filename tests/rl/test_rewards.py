@@ -17,8 +17,8 @@ from videmo_jax.affective.lexicon import similarity
 from videmo_jax.affective.parser import parse_caption
 from videmo_jax.affective.text import to_text
 from videmo_jax.affective.tree import Person
-from videmo_jax.rl.rewards.rewards.rewards import Rewards
-from videmo_jax.rl.rewards.rewards.spec import Asked, RewardEndpoint, RewardError, RewardSpec
+from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.spec import Asked, RewardEndpoint, RewardError, RewardSpec
 from videmo_jax.tasks.taxonomy import APPEARANCE_TAGS, TASKS, declared_task, task_of
 
 FINE, SHORT = task_of("caption_train"), task_of("CelebV-Text_Emotion-Caption")

@@ -12,9 +12,9 @@ from videmo_jax.affective.edit_distance import Costs, tree_edit_distance
 from videmo_jax.affective.lexicon import similarity
 from videmo_jax.affective.parser import parse_caption, parse_spans
 from videmo_jax.affective.text import from_text, from_text_spans, read_tree, to_text
-from videmo_jax.rl.rewards.rewards.credit import node_costs, spread_advantage, token_credit
-from videmo_jax.rl.rewards.rewards.rewards import Rewards
-from videmo_jax.rl.rewards.rewards.spec import RewardSpec
+from videmo_jax.rl.rewards.credit import node_costs, spread_advantage, token_credit
+from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.spec import RewardSpec
 
 COSTS = Costs(similarity=similarity, within="level")
 ODD = "İn AUs 1, 4 + 12 her brows aren't raised; she's NOT sad. İt's a man's SMILE, isn't it? "

@@ -12,9 +12,9 @@ import pytest
 
 from tests.launch.commands import ROOT
 from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, own, same
-from videmo_jax.rl.rewards.rewards.rewards import Rewards
-from videmo_jax.rl.rewards.rewards.spec import RewardError, RewardSpec
-from videmo_jax.rl.rewards.rewards.workers import RewardWorkers
+from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.spec import RewardError, RewardSpec
+from videmo_jax.rl.rewards.workers import RewardWorkers
 
 
 def test_workers_give_what_this_process_gives():
@@ -105,8 +105,8 @@ def test_there_must_be_workers():
 TRAINER = """
 import time
 from tests.rl.test_rewards import mixed
-from videmo_jax.rl.rewards.rewards.spec import RewardSpec
-from videmo_jax.rl.rewards.rewards.workers import RewardWorkers
+from videmo_jax.rl.rewards.spec import RewardSpec
+from videmo_jax.rl.rewards.workers import RewardWorkers
 
 if __name__ == "__main__":
     with RewardWorkers(RewardSpec(), 2) as workers:

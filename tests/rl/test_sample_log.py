@@ -16,8 +16,8 @@ from videmo_jax.affective.parser import parse_caption
 from videmo_jax.affective.text import to_text
 from videmo_jax.files.errors import FileError
 from videmo_jax.rl.advantages import group_advantages
-from videmo_jax.rl.rewards.rewards.rewards import Rewards
-from videmo_jax.rl.rewards.rewards.spec import Asked, RewardSpec
+from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.spec import Asked, RewardSpec
 from videmo_jax.rl.sample_log import (
     COLUMNS,
     END,

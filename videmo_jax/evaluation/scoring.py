@@ -10,8 +10,8 @@ from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.by_rules import RuleJudge, remarks, true_option
 from videmo_jax.evaluation.judges.judging import SIX, Judge, Kind, OnProgress, Question, judged_query
 from videmo_jax.evaluation.judges.rules import Rules, Verdict, mean_of, read_reply
-from videmo_jax.evaluation.tables.tables.columns import QA, TEST_FILES
-from videmo_jax.evaluation.tables.tables.scores import FileScore, ItemScore, Judged, PartScore, Results, exact_score
+from videmo_jax.evaluation.tables.columns import QA, TEST_FILES
+from videmo_jax.evaluation.tables.scores import FileScore, ItemScore, Judged, PartScore, Results, exact_score
 from videmo_jax.tasks.metrics import uar, war
 from videmo_jax.tasks.taxonomy import ASPECTS, Form, task_of
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float32, Float64, Int
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.rl.advantages import Advantages, AdvantageSpec, group_advantages, token_advantages
 from videmo_jax.rl.prompts import Prompt
-from videmo_jax.rl.rewards.rewards.credit import spread_advantage, token_credit
-from videmo_jax.rl.rewards.rewards.rewards import GroupRewards
+from videmo_jax.rl.rewards.credit import spread_advantage, token_credit
+from videmo_jax.rl.rewards.reward import GroupRewards
 
 
 @dataclass(frozen=True)

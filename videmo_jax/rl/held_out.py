@@ -16,7 +16,7 @@ from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.iteration import Programs, Reward
 from videmo_jax.rl.plan import HELD_OUT_SEED, HeldOutPrompts
 from videmo_jax.rl.prompts import PromptBatch, chosen
-from videmo_jax.rl.rewards.rewards.spec import BRANCHES
+from videmo_jax.rl.rewards.spec import BRANCHES
 from videmo_jax.rl.rollout import prompt_seeds
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sharding.rules import batch_part

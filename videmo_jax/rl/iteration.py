@@ -17,8 +17,8 @@ from videmo_jax.rl.advantages import Advantages
 from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.plan import RlSettings
 from videmo_jax.rl.prompts import PromptBatch
-from videmo_jax.rl.rewards.rewards.rewards import GroupRewards, reward_metrics
-from videmo_jax.rl.rewards.rewards.spec import BRANCHES, Asked
+from videmo_jax.rl.rewards.reward import GroupRewards, reward_metrics
+from videmo_jax.rl.rewards.spec import BRANCHES, Asked
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
 from videmo_jax.rl.rows import GroupBatch, with_answers
 from videmo_jax.rl.step import make_log_prob_step, make_policy_step, numbers

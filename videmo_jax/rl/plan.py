@@ -20,7 +20,7 @@ from videmo_jax.files.paths import open_path
 from videmo_jax.rl.advantages import AdvantageSpec
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.prompts import PromptMaker
-from videmo_jax.rl.rewards.rewards.spec import RewardSpec
+from videmo_jax.rl.rewards.spec import RewardSpec
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sft.curriculum import Levels, Stage, mixture, read_stages
 from videmo_jax.tasks.taxonomy import task_of

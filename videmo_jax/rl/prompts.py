@@ -12,7 +12,7 @@ from videmo_jax.data.rows import Budget, build_row, misfit, stack_rows
 from videmo_jax.data.source import SampleError, Source
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.videmo import Rows
-from videmo_jax.rl.rewards.rewards.spec import Asked
+from videmo_jax.rl.rewards.spec import Asked
 from videmo_jax.tasks.taxonomy import Task, task_of
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict, config_dict
 from videmo_jax.files.errors import UserError
 from videmo_jax.rl.advantages import AdvantageSpec
 from videmo_jax.rl.loss import GrpoSpec
-from videmo_jax.rl.rewards.rewards.spec import RewardSpec
+from videmo_jax.rl.rewards.spec import RewardSpec
 from videmo_jax.sft.recipe import sft_recipe, stage_recipe
 
 

@@ -27,10 +27,10 @@ from videmo_jax.rl.held_out import HeldOutRewards
 from videmo_jax.rl.iteration import Iteration, Measured, Programs, Reward, measured_numbers
 from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_settings, reward_spec
 from videmo_jax.rl.prompts import PromptBatch, together
-from videmo_jax.rl.rewards.rewards.reference_judge import ReferenceJudge
-from videmo_jax.rl.rewards.rewards.rewards import GroupRewards, Rewards
-from videmo_jax.rl.rewards.rewards.spec import Asked
-from videmo_jax.rl.rewards.rewards.workers import RewardWorkers
+from videmo_jax.rl.rewards.reference_judge import ReferenceJudge
+from videmo_jax.rl.rewards.reward import GroupRewards, Rewards
+from videmo_jax.rl.rewards.spec import Asked
+from videmo_jax.rl.rewards.workers import RewardWorkers
 from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_files, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part

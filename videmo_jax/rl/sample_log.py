@@ -22,8 +22,8 @@ from videmo_jax.files.errors import FileError
 from videmo_jax.files.json_records import read_journal
 from videmo_jax.files.writing import append_text, write_text
 from videmo_jax.reports.rollouts import ShownAnswer, ShownGroup, write_rollouts_page
-from videmo_jax.rl.rewards.rewards.branches import Failed, TreeBranch, attempt
-from videmo_jax.rl.rewards.rewards.spec import RewardSpec
+from videmo_jax.rl.rewards.branches import Failed, TreeBranch, attempt
+from videmo_jax.rl.rewards.spec import RewardSpec
 from videmo_jax.tasks.answers import final_answer
 
 

@@ -23,7 +23,7 @@ from videmo_jax.evaluation.answers.predictions import Prediction, write_predicti
 from videmo_jax.evaluation.answers.reasoned import reasoned
 from videmo_jax.evaluation.answers.remote import RemoteModel, answer_remotely
 from videmo_jax.evaluation.results import Scoring, score_run
-from videmo_jax.evaluation.tables.tables.scores import Results
+from videmo_jax.evaluation.tables.scores import Results
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.paths import open_path
 from videmo_jax.sampling.decode import Decoding

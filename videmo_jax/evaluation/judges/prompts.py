@@ -9,7 +9,7 @@ from typing import get_args
 
 from videmo_jax.evaluation.judges.judging import Kind, Question
 from videmo_jax.evaluation.scoring import kind_of
-from videmo_jax.evaluation.tables.tables.columns import TEST_FILES
+from videmo_jax.evaluation.tables.columns import TEST_FILES
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import json_digest
 from videmo_jax.tasks.taxonomy import TASKS, Form

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from videmo_jax.evaluation.tables.tables.columns import CAPTIONS, COLUMNS, GROUPS, QA, columns_of, mean
+from videmo_jax.evaluation.tables.columns import CAPTIONS, COLUMNS, GROUPS, QA, columns_of, mean
 from videmo_jax.tasks.taxonomy import ASPECTS, task_of
 
 # Cells are cut off after one digit, so a mean of cells may lie 0.1 below the print, and a little more by rounding.

@@ -12,7 +12,7 @@ from videmo_jax.evaluation.annotations import Matching
 from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.judging import JudgeInfo
 from videmo_jax.evaluation.judges.rules import Rules
-from videmo_jax.evaluation.tables.tables.columns import (
+from videmo_jax.evaluation.tables.columns import (
     COLUMNS,
     TEST_FILES,
     Part,
@@ -20,7 +20,7 @@ from videmo_jax.evaluation.tables.tables.columns import (
     overall_of,
     summary_of,
 )
-from videmo_jax.evaluation.tables.tables.paper import paper_sizes
+from videmo_jax.evaluation.tables.paper import paper_sizes
 from videmo_jax.tasks.taxonomy import task_of
 
 

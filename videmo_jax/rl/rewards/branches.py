@@ -16,7 +16,7 @@ from videmo_jax.affective.tree import AffectiveTree
 from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.judges.judging import Question
 from videmo_jax.evaluation.judges.rules import named_labels, read_reply
-from videmo_jax.rl.rewards.rewards.spec import Asked, RewardSpec, load_own
+from videmo_jax.rl.rewards.spec import Asked, RewardSpec, load_own
 from videmo_jax.tasks.answers import final_answer
 
 Group = tuple[Asked, Sequence[str]]

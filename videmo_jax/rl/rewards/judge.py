@@ -14,8 +14,8 @@ from videmo_jax.evaluation.judges.openai import judge_request
 from videmo_jax.evaluation.judges.prompts import embedded_prompts
 from videmo_jax.evaluation.judges.rules import read_reply
 from videmo_jax.files.paths import is_remote
-from videmo_jax.rl.rewards.rewards.branches import PERFECT, Failed, Group, Scored, failed
-from videmo_jax.rl.rewards.rewards.spec import RewardEndpoint, RewardError
+from videmo_jax.rl.rewards.branches import PERFECT, Failed, Group, Scored, failed
+from videmo_jax.rl.rewards.spec import RewardEndpoint, RewardError
 
 SETTINGS = {"temperature": 0}
 

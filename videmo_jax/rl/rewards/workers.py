@@ -15,9 +15,9 @@ from multiprocessing.connection import wait
 from threading import Thread
 from types import TracebackType
 
-from videmo_jax.rl.rewards.rewards.branches import Reference, failed
-from videmo_jax.rl.rewards.rewards.rewards import GroupRewards, Rewards, checked_size, failed_groups, joined
-from videmo_jax.rl.rewards.rewards.spec import Asked, RewardError, RewardSpec
+from videmo_jax.rl.rewards.branches import Reference, failed
+from videmo_jax.rl.rewards.reward import GroupRewards, Rewards, checked_size, failed_groups, joined
+from videmo_jax.rl.rewards.spec import Asked, RewardError, RewardSpec
 
 CHUNKS_OF_A_PROCESS = 4  # parts of a batch for each process, so that none waits long for the slowest
 

@@ -14,15 +14,15 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from videmo_jax.evaluation.answers.predictions import write_text
-from videmo_jax.evaluation.tables.tables.columns import LEVELS, columns_of, overall_of, summary_of
-from videmo_jax.evaluation.tables.tables.paper import (
+from videmo_jax.evaluation.tables.columns import LEVELS, columns_of, overall_of, summary_of
+from videmo_jax.evaluation.tables.paper import (
     paper_ablations,
     paper_models,
     paper_results,
     paper_rows,
     print_faults,
 )
-from videmo_jax.evaluation.tables.tables.scores import FileScore, Results, closed_choice, percent
+from videmo_jax.evaluation.tables.scores import FileScore, Results, closed_choice, percent
 from videmo_jax.files.paths import open_path
 from videmo_jax.tasks.taxonomy import task_of
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from videmo_jax.files.errors import UserError
-from videmo_jax.rl.rewards.rewards.branches import (
+from videmo_jax.rl.rewards.branches import (
     Failed,
     Group,
     Reference,
@@ -28,8 +28,8 @@ from videmo_jax.rl.rewards.rewards.branches import (
     reference_rewards,
     rule_rewards,
 )
-from videmo_jax.rl.rewards.rewards.credit import Span, answer_credit
-from videmo_jax.rl.rewards.rewards.spec import Asked, Branch, RewardError, RewardSpec
+from videmo_jax.rl.rewards.credit import Span, answer_credit
+from videmo_jax.rl.rewards.spec import Asked, Branch, RewardError, RewardSpec
 
 Credit = tuple[Span, ...]
 
@@ -125,7 +125,7 @@ class Rewards:
         if reference is not None:
             self._caption_scorer = lambda groups: reference_rewards(groups, reference)
         elif spec.endpoint is not None:
-            from videmo_jax.rl.rewards.rewards.judge import EndpointScorer  # brings JAX along
+            from videmo_jax.rl.rewards.judge import EndpointScorer  # brings JAX along
 
             self._caption_scorer = EndpointScorer(spec.endpoint).score
 
