@@ -11,7 +11,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from videmo_jax.data.chat import count_text_tokens, encode
 from videmo_jax.data.records import RecordError, Settings, prepare, read_records, tokenizer_id
-from videmo_jax.data.records.schema import SAMPLE_FEATURES, decode_sample, encode_sample, sample_example
+from videmo_jax.data.records.schema import SAMPLE_FEATURES, decode_sample, encode_sample
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.tokenizer import MAIN_FILE, Tokenizer
 from videmo_jax.data.video import FrameSpec, patchify
@@ -93,7 +93,14 @@ def test_every_form_of_conversation_is_counted_as_it_is_encoded():
 @pytest.mark.parametrize("source", [None, "x_QA_Hair"])
 def test_samples_are_written_as_tfds_writes_them(videos, source):
     sample = Sample("a#1", "a", (Message("user", "é"), Message("assistant", "")), videos, source)
-    example = sample_example(sample, range(len(videos)))
+    example = {
+        "id": sample.id,
+        "file": sample.file,
+        "messages": [{"role": turn.role, "content": turn.content} for turn in sample.messages],
+        "videos": list(videos),
+        "clips": list(range(len(videos))),
+        "source": source or "",
+    }
     theirs = ExampleSerializer(SAMPLE_FEATURES.get_serialized_info())
     written = theirs.get_tf_example(SAMPLE_FEATURES.encode_example(example))
     ours = encode_sample(sample, example["clips"])

@@ -11,6 +11,7 @@ import numpy as np
 from videmo_jax.data.emo_cfg import VideoFolder
 from videmo_jax.data.video import FrameSpec, VideoError, read_clip
 from videmo_jax.evaluation.answers.predictions import Prediction
+from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS, LEVELS
 from videmo_jax.evaluation.tables.layout import (
     OURS,
     Table,
@@ -19,9 +20,8 @@ from videmo_jax.evaluation.tables.layout import (
     tables_of,
     troubles,
 )
-from videmo_jax.evaluation.tables.layout.columns import COLUMNS, GROUPS, LEVELS
-from videmo_jax.evaluation.tables.layout.paper import paper_models
-from videmo_jax.evaluation.tables.layout.scores import ItemScore, Results
+from videmo_jax.evaluation.tables.paper import paper_models
+from videmo_jax.evaluation.tables.scores import ItemScore, Results
 from videmo_jax.reports.clips import Strip, strip
 from videmo_jax.reports.evaluation import EvaluationView, ShownItem, ShownTable, evaluation_page
 from videmo_jax.reports.figures import Row

@@ -17,8 +17,7 @@ from videmo_jax.evaluation.judges.judging import Judge, OnProgress
 from videmo_jax.evaluation.judges.rules import Rules
 from videmo_jax.evaluation.report import report
 from videmo_jax.evaluation.scoring import score
-from videmo_jax.evaluation.tables import layout as tables_of
-from videmo_jax.evaluation.tables import write_tables
+from videmo_jax.evaluation.tables.layout import tables_of, write_tables
 from videmo_jax.evaluation.tables.scores import Results
 from videmo_jax.files.errors import FileError
 from videmo_jax.files.json_records import read_json, to_line
