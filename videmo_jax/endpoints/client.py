@@ -11,6 +11,8 @@ import math
 import os
 import queue
 import random
+import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,10 +26,12 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from videmo_jax.endpoints.cache import Reply, ReplyCache
+from videmo_jax.endpoints.price import Budget
 from videmo_jax.files.errors import UserError
 
 SHORTEST_SECRET = 8  # characters; local servers take words such as EMPTY, which may stand in any text
 MAX_EXCERPT = 200  # characters of a server's words in our messages
+REFUSALS = 3  # attempts at a port where nobody has ever answered: some seconds
 
 
 class EndpointError(UserError):
@@ -35,7 +39,11 @@ class EndpointError(UserError):
 
 
 class EndpointDown(EndpointError):
-    """So many requests in a row failed that the rest was not asked."""
+    """Nobody answers, or so many requests in a row failed that the rest was not asked."""
+
+
+class BudgetSpent(EndpointDown):
+    """What was asked has cost as much as it may; the rest was not asked."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request has no reply, and how often it was sent."""
+    """Why a request has no reply, how often it was sent, and the tokens that all this took, by the endpoint's count."""
 
     error: str
     attempts: int
+    tokens_in: int = 0
+    tokens_out: int = 0
 
     def __str__(self) -> str:
         """For lists of what failed."""
@@ -147,13 +157,22 @@ class Outcome:
     cached: bool = False
 
 
-def ask(endpoint: Endpoint, requests: Iterable[Request], cache: ReplyCache) -> Iterator[Outcome]:
+def ask(
+    endpoint: Endpoint, requests: Iterable[Request], cache: ReplyCache, *, budget: Budget | None = None
+) -> Iterator[Outcome]:
     """Asks, and yields outcomes as they come, each request's once; replies go into the cache on arrival.
 
     Requests are taken one by one as places get free, so that they may be made lazily.
 
+    Args:
+      endpoint: whom.
+      requests: what.
+      cache: of replies.
+      budget: what it may cost; None: whatever it costs.
+
     Raises:
-      EndpointDown: `max_failures_in_a_row` is reached.
+      BudgetSpent: the next request might cost more than there is.
+      EndpointDown: nobody listens there, or `max_failures_in_a_row` is reached.
       EndpointError: the key is refused or unusable.
       CacheError: a reply cannot be kept.
     """
@@ -164,6 +183,8 @@ def ask(endpoint: Endpoint, requests: Iterable[Request], cache: ReplyCache) -> I
         nonlocal failures
         failures = failures + 1 if isinstance(result, Failure) else 0
         first, *others = waiting.pop(key)
+        if budget:
+            budget.pay(result.tokens_in or 0, result.tokens_out or 0)
         yield Outcome(first, result)
         yield from (Outcome(other, result, cached=isinstance(result, Reply)) for other in others)
         if isinstance(result, Failure) and failures >= endpoint.max_failures_in_a_row:
@@ -179,6 +200,10 @@ def ask(endpoint: Endpoint, requests: Iterable[Request], cache: ReplyCache) -> I
             elif request.key in waiting:
                 waiting[request.key].append(request)
             else:
+                while waiting and budget and not budget.allows(len(waiting) + 1):
+                    yield from settle(*sender.next())
+                if budget and not budget.allows(1):
+                    raise BudgetSpent(f"{budget}; replies that came are kept. Raise the limit to go on")
                 waiting[request.key] = [request]
                 sender.send(request)
             while len(waiting) >= endpoint.concurrency or (waiting and sender.ready):
@@ -255,11 +280,21 @@ class _Sender:
 
 @dataclass(frozen=True)
 class _Fault:
-    """An attempt without a reply; `again`: another may help; `wait`: seconds that the server asks for."""
+    """An attempt without a reply.
+
+    Attributes:
+      error: what went wrong.
+      again: whether another attempt may help.
+      wait: seconds that the server asks for.
+      tokens: of the prompt and of what came, where the endpoint counted them: they are paid for.
+      refused: whether nobody listens at the endpoint's port.
+    """
 
     error: str
     again: bool
     wait: float | None = None
+    tokens: tuple[int, int] = (0, 0)
+    refused: bool = False
 
 
 class _Client:
@@ -270,6 +305,7 @@ class _Client:
         self._key = _key(endpoint.key_name)
         self._session: aiohttp.ClientSession | None = None
         self._not_before = 0.0  # of the loop's clock: a server that asks to wait means all requests
+        self._answered = self._told = False
 
     def __repr__(self) -> str:
         return f"_Client({self._endpoint.url})"
@@ -283,15 +319,32 @@ class _Client:
         """Sends a request until it is answered, cannot be, or was sent often enough."""
         body = {"model": self._endpoint.model, "messages": list(request.messages), **request.settings}
         data = json.dumps(body).encode()
+        spent_in = spent_out = 0
         for attempt in range(1, self._endpoint.attempts + 1):
             await self._cleared()
             result = await self._attempt(data, request.blank)
             if isinstance(result, Reply):
-                return replace(result, text=self._hidden(result.text), attempts=attempt)
+                self._answered = True
+                tokens = {"tokens_in": result.tokens_in, "tokens_out": result.tokens_out}
+                if spent_in or spent_out:  # attempts that failed are paid for, too
+                    tokens = {"tokens_in": (result.tokens_in or 0) + spent_in}
+                    tokens["tokens_out"] = (result.tokens_out or 0) + spent_out
+                return replace(result, text=self._hidden(result.text), attempts=attempt, **tokens)
+            spent_in, spent_out = spent_in + result.tokens[0], spent_out + result.tokens[1]
+            if result.refused and not self._answered:
+                self._nobody(result, attempt)
             if not result.again or attempt == self._endpoint.attempts:
                 break
             await self._wait(result, request.key, attempt)
-        return Failure(self._hidden(result.error), attempt)
+        return Failure(self._hidden(result.error), attempt, spent_in, spent_out)
+
+    def _nobody(self, fault: _Fault, attempt: int) -> None:
+        """Says that nobody has answered yet, and gives up where a server that was just started would be there."""
+        if attempt >= REFUSALS:
+            raise EndpointDown(f"{self._endpoint.url}: {fault.error}. Start the server, or mend the URL")
+        if not self._told:
+            print(f"{self._endpoint.url}: {fault.error}; trying again", file=sys.stderr, flush=True)
+        self._told = True
 
     async def _cleared(self) -> None:
         loop = asyncio.get_running_loop()
@@ -322,8 +375,11 @@ class _Client:
                 return _read(body, blank)
         except TimeoutError:
             return _Fault(f"no reply within {endpoint.timeout:g} s", True)
+        except aiohttp.ClientConnectorError as error:
+            refused = isinstance(error.os_error, ConnectionRefusedError | socket.gaierror)
+            return _Fault(f"nobody listens there ({error})" if refused else _failed(error), True, refused=refused)
         except (aiohttp.ClientError, OSError) as error:
-            return _Fault(f"the connection failed ({type(error).__name__}: {error})", True)
+            return _Fault(_failed(error), True)
 
     def _opened(self) -> aiohttp.ClientSession:
         """The session; it must be made where the loop runs."""
@@ -360,7 +416,8 @@ class _Client:
                 "URL of the endpoint itself",
                 False,
             )
-        again = status in (408, 425, 429) or status >= 500
+        # A quota that is used up has the status of haste, and does not pass.
+        again = (status in (408, 425, 429) or status >= 500) and b"insufficient_quota" not in body
         wait = _retry_after(response.headers.get("Retry-After")) if again else None
         return _Fault(f"HTTP {status}: {_excerpt(self._hidden(_words(body)))}", again, wait)
 
@@ -429,23 +486,43 @@ def _read(body: bytes, blank: bool) -> Reply | _Fault:
         held = json.loads(body)
     except (ValueError, RecursionError):
         return _Fault("the reply is no JSON", True)
-    try:
-        choice = held["choices"][0]
-        text = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        return _Fault("the reply holds no choices with a message", True)
-    if not isinstance(text, str) or not (text.strip() or blank):
-        return _Fault("the reply holds no text", True)
-    usage = held.get("usage")
+    usage = held.get("usage") if isinstance(held, dict) else None
     counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
     tokens_in, tokens_out = (count if isinstance(count, int) else None for count in counts)
+    paid = (tokens_in or 0, tokens_out or 0)
+    try:
+        choice = held["choices"][0]
+        message, end = choice["message"], choice.get("finish_reason")
+        text = _joined(message["content"])
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return _Fault("the reply holds no choices with a message", True, tokens=paid)
+    if refusal := message.get("refusal"):
+        return _Fault(f"the model refused: {_excerpt(str(refusal))}", False, tokens=paid)
+    if not isinstance(text, str) or not (text.strip() or blank):
+        # What the settings or the model decided would be decided again.
+        reason = {
+            "length": "the limit of tokens was reached before any text; raise it (a thinking model spends them first)",
+            "content_filter": "the endpoint's content filter kept the text back",
+        }.get(end)
+        return _Fault(f"the reply holds no text{f': {reason}' if reason else ''}", reason is None, tokens=paid)
     return Reply(
         text.encode("utf-8", "replace").decode(),  # halves of surrogate pairs fit into no file
-        cut=choice.get("finish_reason") == "length",
+        cut=end == "length",
         log_probs=_log_probs(choice.get("logprobs")),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
     )
+
+
+def _joined(content: Any) -> Any:
+    """The text of a message that comes in parts, as some servers send it; what is not in parts stays."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
+
+
+def _failed(error: Exception) -> str:
+    return f"the connection failed ({type(error).__name__}: {error})"
 
 
 def _log_probs(held: Any) -> tuple[float, ...] | None:

@@ -80,6 +80,36 @@ class Estimate:
             )
 
 
+@dataclass
+class Budget:
+    """What asking may cost, and has cost so far, by the endpoint's own count of tokens.
+
+    Attributes:
+      price: of the model.
+      most: US dollars.
+      spent: likewise.
+      paid: requests.
+    """
+
+    price: Price
+    most: float
+    spent: float = 0.0
+    paid: int = 0
+
+    def pay(self, tokens_in: int, tokens_out: int) -> None:
+        """Takes what a request has cost, its failed attempts included."""
+        self.spent += (tokens_in * self.price.prompt + tokens_out * self.price.reply) / 1e6
+        self.paid += 1
+
+    def allows(self, requests: int) -> bool:
+        """Whether so many more, as dear as those before, stay within it."""
+        return self.spent + requests * self.spent / max(self.paid, 1) <= self.most
+
+    def __str__(self) -> str:
+        """For a message."""
+        return f"{self.paid:,} requests have cost {self.spent:.2f} USD, and {self.most:g} are allowed"
+
+
 def read_price(text: str) -> Price:
     """Reads `PROMPT,REPLY`, both in US dollars for a million tokens.
 

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from videmo_jax.evaluation.annotations import read_annotations
-from videmo_jax.evaluation.answers.predictions import Prediction, PredictionError, read_folder, write_text
+from videmo_jax.evaluation.answers.predictions import Prediction, PredictionError, read_folder
 from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.judges.judging import Judge, OnProgress
 from videmo_jax.evaluation.judges.rules import Rules
@@ -22,7 +22,7 @@ from videmo_jax.evaluation.tables.scores import Results
 from videmo_jax.files.errors import FileError
 from videmo_jax.files.json_records import read_json, to_line
 from videmo_jax.files.paths import open_path
-from videmo_jax.files.writing import write_json
+from videmo_jax.files.writing import write_json, write_text
 
 
 @dataclass(frozen=True)

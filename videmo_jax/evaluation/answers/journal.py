@@ -9,10 +9,9 @@ from typing import Any
 
 from etils import epath
 
-from videmo_jax.evaluation.answers.predictions import write_text
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import read_journal, read_json, to_line
-from videmo_jax.files.writing import write_json
+from videmo_jax.files.writing import write_json, write_text
 from videmo_jax.sampling.policy import Answer
 
 

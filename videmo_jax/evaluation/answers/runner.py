@@ -19,13 +19,14 @@ from videmo_jax.evaluation.answers.answerer import Answerer, identity
 from videmo_jax.evaluation.answers.batches import ahead
 from videmo_jax.evaluation.answers.items import Item, read_items
 from videmo_jax.evaluation.answers.journal import Journal
-from videmo_jax.evaluation.answers.predictions import Prediction, write_predictions, write_text
+from videmo_jax.evaluation.answers.predictions import Prediction, write_predictions
 from videmo_jax.evaluation.answers.reasoned import reasoned
 from videmo_jax.evaluation.answers.remote import RemoteModel, answer_remotely
 from videmo_jax.evaluation.results import Scoring, score_run
 from videmo_jax.evaluation.tables.scores import Results
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_text
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sampling.reasoning import Settings as Search
 from videmo_jax.training.checkpoint import read_meta

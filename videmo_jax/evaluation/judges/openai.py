@@ -10,14 +10,13 @@ from etils import epath
 
 from videmo_jax.endpoints.cache import Reply, ReplyCache, cache_key
 from videmo_jax.endpoints.client import Endpoint, EndpointDown, Failure, Outcome, Request, ask
-from videmo_jax.endpoints.price import Estimate, Price, count_tokens, known_price
-from videmo_jax.evaluation.answers.predictions import write_text
+from videmo_jax.endpoints.price import Budget, Estimate, Price, count_tokens, known_price
 from videmo_jax.evaluation.judges.judging import NOT_COMPARABLE, JudgeInfo, Kind, OnProgress, Question
 from videmo_jax.evaluation.judges.prompts import OFFICIAL_MODEL, JudgePrompts
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import to_line
 from videmo_jax.files.paths import open_path
-from videmo_jax.files.writing import write_json
+from videmo_jax.files.writing import write_json, write_text
 
 # Tokens of a reply, for the estimate: about what the forms of reply take.
 TOKENS_OF_REPLY: dict[Kind, int] = {"match": 2, "score": 2, "labels": 15, "six": 250}
@@ -56,7 +55,7 @@ class Summary:
       cached: with a reply that was there, or that an equal question of this run got.
       retried: of those judged, the ones that took more than one attempt.
       failed: ids of questions without a reply, each with its last error; the next run asks them again.
-      tokens_in: of prompts, as the endpoint counted; 0 where it does not.
+      tokens_in: of prompts, as the endpoint counted, failed attempts included; 0 where it does not.
       tokens_out: of replies, likewise.
     """
 
@@ -183,7 +182,8 @@ class OpenAIJudge:
         outcomes: list[Outcome | None] = [None] * len(requests)
         error = ""
         try:
-            with closing(ask(self._endpoint, requests, cache)) as arriving:
+            budget = Budget(self._price, self._max_price) if self._price and self._max_price is not None else None
+            with closing(ask(self._endpoint, requests, cache, budget=budget)) as arriving:
                 for done, outcome in enumerate(arriving, start=1):
                     outcomes[places[id(outcome.request)]] = outcome
                     report(done, len(requests))
@@ -221,12 +221,13 @@ def _late(request: Request, cache: ReplyCache, error: str) -> Outcome:
 def _summary(requests: Sequence[Request], outcomes: Sequence[Outcome]) -> Summary:
     replies = [(outcome.result, outcome.cached) for outcome in outcomes if isinstance(outcome.result, Reply)]
     fresh = [reply for reply, cached in replies if not cached]
+    paid = fresh + [outcome.result for outcome in outcomes if isinstance(outcome.result, Failure)]
     return Summary(
         questions=len(requests),
         judged=len(fresh),
         cached=len(replies) - len(fresh),
         retried=sum(reply.attempts > 1 for reply in fresh),
         failed=tuple((o.request.id, str(o.result)) for o in outcomes if isinstance(o.result, Failure)),
-        tokens_in=sum(reply.tokens_in or 0 for reply in fresh),
-        tokens_out=sum(reply.tokens_out or 0 for reply in fresh),
+        tokens_in=sum(each.tokens_in or 0 for each in paid),
+        tokens_out=sum(each.tokens_out or 0 for each in paid),
     )

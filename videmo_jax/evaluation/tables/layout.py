@@ -13,7 +13,6 @@ from etils import epath
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from videmo_jax.evaluation.answers.predictions import write_text
 from videmo_jax.evaluation.tables.columns import LEVELS, columns_of, overall_of, summary_of
 from videmo_jax.evaluation.tables.paper import (
     paper_ablations,
@@ -24,6 +23,7 @@ from videmo_jax.evaluation.tables.paper import (
 )
 from videmo_jax.evaluation.tables.scores import FileScore, Results, closed_choice, percent
 from videmo_jax.files.paths import open_path
+from videmo_jax.files.writing import write_text
 from videmo_jax.tasks.taxonomy import task_of
 
 GAP = "-"

@@ -16,7 +16,18 @@ from etils import epath
 
 from tests.evaluation.chat_server import ChatServer, Do
 from videmo_jax.endpoints.cache import BUCKET_LINES, Reply, ReplyCache, cache_key
-from videmo_jax.endpoints.client import Endpoint, EndpointDown, EndpointError, Failure, Request, ask, wait_after
+from videmo_jax.endpoints.client import (
+    BudgetSpent,
+    Endpoint,
+    EndpointDown,
+    EndpointError,
+    Failure,
+    Request,
+    ask,
+    wait_after,
+)
+from videmo_jax.endpoints.price import Budget, Price
+from videmo_jax.files.errors import UserError
 
 SECRET = "sk-test-5f1d3b8a77c04e19"
 
@@ -280,7 +291,10 @@ def test_a_server_that_is_away_is_not_asked_for_ever(tmp_path):
             asked.append(number)
             yield request(str(number))
 
-    with ReplyCache(tmp_path) as cache, pytest.raises(EndpointDown, match="10 requests in a row failed; the last: the"):
+    with (
+        ReplyCache(tmp_path) as cache,
+        pytest.raises(EndpointDown, match="10 requests in a row failed; the last: nobody listens"),
+    ):
         list(ask(end, requests(), cache))
     assert len(asked) < 20
 
@@ -426,3 +440,62 @@ def test_replies_are_kept_in_buckets(bucket):
     assert sorted(server.texts) == sorted([*texts, "one more"])
     parts = sorted(epath.Path(f"{bucket}/replies").glob("*.jsonl"))
     assert [len(part.read_text().splitlines()) for part in parts] == [BUCKET_LINES, 5, 1]
+
+
+FINAL = {
+    "the limit of tokens was reached before any text": Do(text=None, more={"finish_reason": "length"}),
+    "the endpoint's content filter": Do(text="", more={"finish_reason": "content_filter"}),
+    "the model refused: I cannot say": Do(
+        body=b'{"choices": [{"message": {"content": null, "refusal": "I cannot\\nsay"}}]}'
+    ),
+    "HTTP 429: you are out of money": Do(
+        status=429, body=b'{"error": {"message": "you are out of money", "code": "insufficient_quota"}}'
+    ),
+    "HTTP 400: Unsupported parameter: 'max_tokens'": Do(
+        status=400, body=b'{"error": {"message": "Unsupported parameter: \'max_tokens\'"}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("error", FINAL)
+def test_what_would_come_again_is_sent_once(error, tmp_path):
+    with ChatServer(lambda seen: FINAL[error] if seen.text == "bad" else Do()) as server:
+        results = run(endpoint(server), ["bad", "good"], tmp_path)
+    assert error in results["bad"].error and results["bad"].attempts == 1
+    assert sorted(server.texts) == ["bad", "good"]
+
+
+def test_text_in_parts_is_joined(tmp_path):
+    parts = [{"type": "text", "text": "ye"}, {"type": "reasoning", "text": "hm"}, {"type": "text", "text": "s"}]
+    body = json.dumps({"choices": [{"message": {"content": parts}}]}).encode()
+    with ChatServer(lambda seen: Do(body=body)) as server:
+        assert run(endpoint(server), ["a"], tmp_path)["a"].text == "yes"
+
+
+def test_tokens_of_failed_attempts_count(tmp_path):
+    with ChatServer(lambda seen: Do(text=" ") if seen.nth < 2 or seen.text == "bad" else Do()) as server:
+        results = run(endpoint(server), ["good", "bad"], tmp_path)
+    assert (results["good"].attempts, results["good"].tokens_in, results["good"].tokens_out) == (3, 21, 9)
+    assert (results["bad"].attempts, results["bad"].tokens_in, results["bad"].tokens_out) == (4, 28, 12)
+
+
+def test_what_may_be_spent_holds_while_it_is_spent(tmp_path):
+    """A request costs 7 x 1 + 3 x 1 millionths: of 100 requests 20 are paid for, however many are in flight."""
+    texts = [str(number) for number in range(100)]
+    for folder, concurrency in (("one", 1), ("many", 8)):
+        budget = Budget(Price(1, 1), 205e-6)
+        with ChatServer() as server, ReplyCache(tmp_path / folder) as cache:
+            outcomes = ask(endpoint(server, concurrency=concurrency), map(request, texts), cache, budget=budget)
+            with pytest.raises(BudgetSpent, match=r"20 requests have cost 0\.00 USD, and 0\.000205 are allowed"):
+                list(outcomes)
+        assert len(server.seen) == len(ReplyCache(tmp_path / folder)) == 20
+
+
+def test_a_port_where_nobody_listens_is_given_up_within_seconds(tmp_path, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    quick = Endpoint(url, "judge", first_wait=0.001, attempts=1000, max_failures_in_a_row=1000)
+    with ReplyCache(tmp_path) as cache, pytest.raises(EndpointDown, match=r"nobody listens there.*Start the server"):
+        list(ask(quick, map(request, ["a", "b"]), cache))
+    assert capsys.readouterr().err.count(f"{url}: nobody listens there") == 1
