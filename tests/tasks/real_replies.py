@@ -2,7 +2,7 @@
 
 Written before the reader that they test; `half` splits them at random: `dev` was looked at while it was written, `held`
 once, at the end.
-"""  # noqa: D205
+"""
 
 # ruff: noqa: E501, RUF001
 
