@@ -476,7 +476,7 @@ JUDGED = [
     Judged("bold", "match", "**yes**", "100"),
     Judged("bold", "match", "**No**", "0"),
     Judged("fence", "match", "```\nyes\n```", "100"),
-    Judged("mark", "match", "Yes.", "100"),
+    Judged("mark", "match", "Yes.", None),  # as officially (PAPER.md section 6)
     Judged("mark", "match", "'no'", "0"),
     Judged("json", "match", "{\"answer\": \"yes\"}", "100"),
     Judged("tokens", "match", "yes<|im_end|>", "100"),

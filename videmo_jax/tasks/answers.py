@@ -33,7 +33,7 @@ _PLAIN_OPTION = re.compile(r"^[ \t]*([A-Z])[.):][ \t]+(\S[^\n]*?)[ \t]*$", re.MU
 _BULLET = re.compile(r"^(?:(?:[-\u2013\u2022>+]+|\d{1,2}[.)]) )+", re.MULTILINE)
 # A line that begins with an option («(B) Sad», «Option B: Sad»), and an option with no more than its text behind it.
 _MARKED = re.compile(r"(?:option )?(?:[(\[]([A-Z])[)\]]|([A-Z])(?:[.:)](?=\s|$)| [-\u2013\u2014] ))", re.IGNORECASE)
-_SPELLED = re.compile(r"(?:(?:option|choice|answer) )?[(\[]?([a-z])(?!\w)[)\]]?[\s.:,)=\u2013\u2014-]*(.*)", re.DOTALL)
+_SPELLED = re.compile(r"(?:(?:option|choice|answer) )?(?:[(\[]([a-z])[)\]]|([a-z])(?!\w)\)?)[\s.:,)=\u2013\u2014-]*(.*)", re.DOTALL)
 _QUOTES = "\"'\u201c\u201d\u2018\u2019`. "
 
 _STOP = re.compile(r"[\n;]|[.!?](?=\s|$)")
@@ -171,7 +171,7 @@ def _exact(text: str, options: Sequence[Option]) -> str | None:
     texts = {option.letter: folded(option.text).casefold().strip(". ") for option in options}
     fits = {letter for letter, own in texts.items() if own and own == plain}
     if spelled:
-        letter, rest = spelled[1].upper(), spelled[2].strip(_QUOTES)
+        letter, rest = (spelled[1] or spelled[2]).upper(), spelled[3].strip(_QUOTES)
         fits |= {letter} if letter in texts and rest in ("", texts[letter]) else set()
     return fits.pop() if len(fits) == 1 else None
 

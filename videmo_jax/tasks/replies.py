@@ -38,7 +38,7 @@ _SPACE = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 
 _LANGUAGE = r"(?:json|text|txt|plain|plaintext|markdown|md|python|yaml|xml|html|latex|tex|bash|tree)?"
 _FENCE = re.compile(rf"```{_LANGUAGE}[ \t]*(?:\n|$)|```", re.IGNORECASE)
-_FENCED = re.compile(rf"```{_LANGUAGE}[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 # Fields of a JSON reply: those that answer, best first, and those that only explain.
 _FIELDS = (
@@ -63,19 +63,23 @@ _MARKS = re.compile(
 _ESCAPED = re.compile(r"\\([_&%#*\-])")
 
 
-def final_answer(text: str) -> str:
+def final_answer(text: str, most: int = MAX_CHARACTERS) -> str:
     """The part of a response that answers: no thoughts, no tokens, inside the last `<answer>` where there is one.
 
     A thought that was not closed holds no answer; of a `</think>` alone, whose opening tag stands in the template, all
     before it is thought.
+
+    Args:
+      text: the response.
+      most: characters of the answer that are kept; of thoughts there may be any number.
     """
     text = _without_thoughts(text)
     if not text.isascii():
         text = _SPACE.sub(" ", _INVISIBLE.sub("", text))
     turns = (_ROLE.sub("", _TOKEN.sub("", turn)) for turn in _TURN_ENDS.split(text))
-    text = _tagged(next((turn for turn in turns if turn.strip()), ""))[:MAX_CHARACTERS].strip()
+    text = _tagged(next((turn for turn in turns if turn.strip()), ""))[:most].strip()
     block = _FENCED.fullmatch(text)
-    if block and "```" not in block[1]:
+    if block and block[1].strip() and "```" not in block[1]:
         text = block[1].strip("\n")
     if text[:1] in ("{", "["):
         field = next(_fields(text, whole=True), None)
@@ -91,6 +95,11 @@ def short_answer(text: str) -> str:
         text = "\n".join(dict.fromkeys(_boxed(text))) or text
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", _LATEX.sub(r"\1", _LATEX.sub(r"\1", text)))
+    return unmarked(text)
+
+
+def unmarked(text: str) -> str:
+    """The text without bold, headings, fences, tags, and what is struck out."""
     return _MARKS.sub("", _FENCE.sub("\n", text)).strip()
 
 
