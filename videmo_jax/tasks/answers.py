@@ -33,26 +33,36 @@ _PLAIN_OPTION = re.compile(r"^[ \t]*([A-Z])[.):][ \t]+(\S[^\n]*?)[ \t]*$", re.MU
 _BULLET = re.compile(r"^(?:(?:[-\u2013\u2022>+]+|\d{1,2}[.)]) )+", re.MULTILINE)
 # A line that begins with an option («(B) Sad», «Option B: Sad»), and an option with no more than its text behind it.
 _MARKED = re.compile(r"(?:option )?(?:[(\[]([A-Z])[)\]]|([A-Z])(?:[.:)](?=\s|$)| [-\u2013\u2014] ))", re.IGNORECASE)
-_SPELLED = re.compile(r"(?:(?:option|choice|answer) )?(?:[(\[]([a-z])[)\]]|([a-z])(?!\w)\)?)[\s.:,)=\u2013\u2014-]*(.*)", re.DOTALL)
+_SPELLED = re.compile(
+    r"(?:(?:option|choice|answer) )?(?:[(\[]([a-z])[)\]]|([a-z])(?!\w)\)?)[\s.:,)=\u2013\u2014-]*(.*)", re.DOTALL
+)
 _QUOTES = "\"'\u201c\u201d\u2018\u2019`. "
 
 _STOP = re.compile(r"[\n;]|[.!?](?=\s|$)")
-_CLAUSE = re.compile(r"[\n;:.!?,]|\b(?:but|however|yet|whereas|although|though|while)\b", re.IGNORECASE)
+# Commas behind what holds for the clause after them («initially, ...») end none.
+_CLAUSE = re.compile(
+    r"[\n;:.!?]|(?<!nitially)(?<!glance)(?<!erhaps)(?<!aybe),|\b(?:but|however|yet|whereas|although|though|while)\b",
+    re.IGNORECASE,
+)
 _HEDGED = re.compile(
-    r"\b(?:could|might|may|possibl[ey]|perhaps|maybe|consider(?:ed|ing)?|tempt(?:ed|ing)|torn|first glance|initially"
-    r"|first thought|plausible|mistaken|alternatives?)\b",
+    r"\b(?:could|might|may|possibl[ey]|perhaps|maybe|consider(?:ed|ing)?|tempt(?:ed|ing)|torn|plausible|mistaken"
+    r"|alternatives?|(?:at )?first (?:glance|sight|thought|guess|impression|i\b)|initial (?:thought|guess|impression)"
+    r"|initially[^\n]{0,30} (?:seem|thought|guess|suspect|lean)|going to say|hints? of|can(?:not|t)? be excluded)",
     re.IGNORECASE,
 )
 # What announces the answer that stands behind it; a `final` one decides over others.
 _ANNOUNCED = re.compile(
-    r"""(?:\b(?P<other>wrong|incorrect|worst|other|another|second|next|alternative|each|any|every|no|which)[ ])?
+    r"""(?:\b(?P<other>wrong|incorrect|worst|other|another|second|third|next|alternative|each|any|every|no|which)[ ])?
     \b(?P<final>final[ ](?:correct[ ])?)?
-    (?:(?:answer|option|choice|selection|verdict|prediction)\b
-        (?:[ ](?:among|from|of|to|for|in|here|that)\b[^.:;\n]{0,60}?)?
-        (?:[ ](?:is|would[ ]be|should[ ]be|must[ ]be)\b|[ ]?[:=]|[ ]?(?=\n))
-    |(?:correct|right|best|appropriate|likely)[ ](?:one|emotion|label|category)[ ](?:is|would[ ]be)\b
+    (?:(?P<noun>answer|option|choice|selection|verdict|prediction)\b
+        (?:[ ](?:among|from|of|to|for|in|here|that)\b[^.:;\n]{0,60}?|,[^,.\n]{1,40},)?
+        (?:[ ](?:is|would[ ]be|should[ ]be|must[ ]be|(?:seems|appears)(?:[ ]to[ ]be)?)\b|[ ]?[:=\u2192]|[ ]-|[ ]?(?=\n))
+    |(?:correct|right|best|appropriate|likely|accurate)[ ](?:one|emotion|label|category|description)
+        [ ](?:is|would[ ]be)\b
+    |(?:emotion|sentiment|label|category|pose|result|solution|decision|conclusion|judge?ment)[ ]?[:=\u2192]
     |(?P<verb>(?:choose|chose|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?[ ](?:with|for)|went[ ](?:with|for)
-        |settled?[ ](?:on|for)|opt(?:ed)?[ ]for|decided?[ ]on|(?:id|i[ ]would|ill|i[ ]will)[ ](?:say|answer))\b))""",
+        |settled?[ ](?:on|for)|opt(?:ed)?[ ]for|decided?[ ]on|prefer|(?:id|i[ ]would|ill|i[ ]will)[ ](?:say|answer)
+        |(?:classify|categorize|label|describe)[ ][^.;\n]{0,40}?[ ]?as)\b))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _UNSAID = re.compile(
@@ -61,7 +71,8 @@ _UNSAID = re.compile(
 # What says of the option before it that it is the answer.
 _CONFIRMED = re.compile(
     r"\b(?:is|are|was|would be|seems?|must be)\b(?! (?:\w+ ){0,3}?(?:not|less|in|to|on|turned)\b)(?: \w+){0,3}?"
-    r" (?:correct|right|best|accurate|answer|choice|appropriate|likely|fitting)\b"
+    r" (?:correct|right|best|accurate|answer|choice|appropriate|likely|fitting"
+    r"|(?:more|most) (?:convincing|plausible|probable|suitable|consistent))\b"
     r"|\bfits? (?:better|best)\b|\bmatch(?:es)? best\b",
     re.IGNORECASE,
 )
@@ -72,9 +83,9 @@ _REVISED = re.compile(
 )
 # What concludes, but says of nothing that it is the answer.
 _CONCLUDES = re.compile(
-    r"\b(?:therefore|thus|hence|overall|in conclusion|in summary|to sum up|ultimately|consequently|(?:most|more) "
-    r"(?:likely|probably)|best (?:described|characterized|captured)|(?:dominant|primary|predominant|main) \w+"
-    r"[^.\n]{0,40}? (?:is|remains)|that leaves|leaving(?: us with)?)\b|(?:^|(?<=[.\n])|(?<=[.\n] ))so\b",
+    r"\b(?:therefore|thus|hence|overall|in conclusion|in summary|to sum up|ultimately|consequently|probably"
+    r"|(?:most|more) likely|best (?:described|characterized|captured)|(?:dominant|primary|predominant|main) \w+"
+    r"[^.\n]{0,40}? (?:is|remains)|that leaves|leaving(?: us with)?)\b|(?:^|(?<=[.\n])|(?<=[.\n,] ))so\b",
     re.IGNORECASE,
 )
 _RUN_CUE = r"\b(?i:answer|option|choice|letter)s?\b(?:\s+(?:is|are)\b)?[\s:*]+"
@@ -217,12 +228,25 @@ class _Answer:
 
     def __init__(self, text: str, options: Sequence[Option]) -> None:
         self._text, self._options = text, options
-        self.named = [mention for mention in find_options(text, options) if not mention.denied]
-        self._starts = [mention.start for mention in self.named]
         self._stops = [*(stop.start() for stop in _STOP.finditer(text)), len(text)]
         self._clauses = [0, *(clause.end() for clause in _CLAUSE.finditer(text)), len(text) + 1]
+        self._hedges = [hedge.start() for hedge in _HEDGED.finditer(text)]
+        found = [mention for mention in find_options(text, options) if not mention.denied]
+        # What is only asked («Is it A?») counts where nothing is said.
+        said = [mention for mention in found if not text.startswith("?", self._stop(mention.end))]
+        self._take(said or found)
+        passed_over = self._passed_over()
+        self._take([mention for mention in self.named if mention not in passed_over])
         self.unfinished = False
         self.events = sorted((*self._announcements(), *self._confirmations()), key=lambda event: event.start)
+
+    def _take(self, named: list[Mention]) -> None:
+        self.named, self._starts = named, [mention.start for mention in named]
+
+    def _passed_over(self) -> set[Mention]:
+        """What is announced as another choice than the answer: «the wrong option is A», «second choice: B»."""
+        cues = [cue for cue in _ANNOUNCED.finditer(self._text) if cue["other"] and cue["noun"]]
+        return {mention for cue in cues for mention in self._between(cue.end(), self._stop(cue.end()))}
 
     def _between(self, start: int, end: int) -> list[Mention]:
         return self.named[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
@@ -247,9 +271,12 @@ class _Answer:
                 yield _Event(cue.start(), stop, bool(cue["final"]), tuple(named))
 
     def _confirmations(self) -> Iterable[_Event]:
+        for mention in self.named:
+            if mention.ticked:
+                yield _Event(mention.start, mention.end, False, (mention,))
         for cue in _CONFIRMED.finditer(self._text):
             named = self._between(self._clauses[bisect_left(self._clauses, cue.start()) - 1], cue.start())
-            if named:
+            if named and not any(map(self._hedged, named)):
                 yield _Event(cue.start(), cue.end(), False, tuple(named))
 
     def _opening(self, start: int) -> list[Mention]:
@@ -318,9 +345,12 @@ class _Answer:
     def _opens(self) -> set[str | None]:
         """The options that are the first sentence («No. ...», «No, ...», «Sad: ...») and other whole sentences."""
         text, ends = self._text, self._stops
-        sentences = [text[start:end] for start, end in zip([0, *(stop + 1 for stop in ends)], ends, strict=False)]
+        spans = zip([0, *(stop + 1 for stop in ends)], ends, strict=False)
+        sentences = [text[start:end] for start, end in spans if text[end : end + 1] != "?"]
         short = re.match(r"(\w[\w ]{0,40}?) ?(?:[:(\u2013\u2014]| - )|(yes|no),(?! (?:yes|no)\b)", text, re.IGNORECASE)
-        first = _exact(sentences[0], self._options) or (short and _exact(short[1] or short[2], self._options))
+        first = (text.startswith(sentences[0]) and _exact(sentences[0], self._options)) or (
+            short and _exact(short[1] or short[2], self._options)
+        )
         return {first, *(_exact(each, self._options) for each in sentences[1:])} if first else set()
 
     @property
@@ -344,11 +374,18 @@ class _Answer:
     @property
     def left(self) -> str | None:
         """The one option that is named elsewhere than in lists of all, and not as something that could be."""
-        return _decided([mention for mention in self.unlisted if not self._hedged(mention)])
+        sure = [mention for mention in self.named if not self._hedged(mention)]
+        unlisted = self.unlisted
+        return (
+            _decided(sure)
+            or _decided(unlisted)
+            or _decided([mention for mention in unlisted if not self._hedged(mention)])
+        )
 
     def _hedged(self, mention: Mention) -> bool:
         number = bisect_left(self._clauses, mention.start + 1)
-        return bool(_HEDGED.search(self._text, self._clauses[number - 1], self._clauses[number]))
+        begin, end = self._clauses[number - 1], self._clauses[number]
+        return bisect_left(self._hedges, begin) < bisect_left(self._hedges, end)
 
 
 def read_tags(response: str, allowed: Sequence[str]) -> tuple[str, ...]:

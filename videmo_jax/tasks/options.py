@@ -17,7 +17,7 @@ _BARE = re.compile(
     | \b(?i:option|choice|letter)(?:[ ]is)?[ :=]{1,3}([A-Z])(?!\w)          # «option A»
     | \b(?i:answer|option|choice)(?:[ ]is)?(?:[ ]option)?[ :=]{1,3}([a-z])(?=[.,;)]?(?:\n|$))  # «the answer is b»
     | \b(?i:answer)(?:[ ]is)?[ :=]{1,3}([A-Z])(?!\w|[ ]\w)                  # «the answer is A.»
-    | (?<![\w.(-])(A)(?=[ ]?(?:[.,;:!?)=\u2013-]|\n|$)|[ ](?:is|because|since|or|and)\b)  # «it is A.», «A is right»
+    | (?<![\w.(-])(A)(?![\w-]|[ ](?!(?:is|because|since|or|and|as|vs)\b)\w)  # «it is A.», «A is right»
     | (?<![\w.(-])([B-HJ-Z])(?![\w-])                                      # «it is B»
     """,
     re.VERBOSE,
@@ -27,14 +27,24 @@ _DETERMINER = re.compile(r" (?!(?:and|or|but|is|because|since|as)\b)\w", re.IGNO
 
 # What denies the options behind it, what denies those before it, and what joins options to one group.
 _DENIED = re.compile(
-    r"\b(?:not|nor|neither|never|rul(?:ed?|ing) out|exclud(?:e|ed|ing)|eliminat(?:e|ed|ing)|reject(?:ed)?|unlike"
-    r"|discard(?:ed)?|dismiss(?:ed)?)(?: the)?(?: options?| answer)? ?[(\[]?$",
+    r"\b(?:not|nor|neither|never|isnt|arent|wasnt|rul(?:e[sd]?|ing) out|exclud(?:e[sd]?|ing)|eliminat(?:e[sd]?|ing)"
+    r"|reject(?:s|ed)?|discard(?:s|ed)?|dismiss(?:es|ed)?|unlike|as opposed to|over|less|than(?: to)?)(?: the)?"
+    r"(?: options?| answers?)? ?[(\[]?$",
     re.IGNORECASE,
 )
+_LESS = re.compile(r"\bless [\w ()]{1,24} than(?: to)? ?$", re.IGNORECASE)  # «less angry than sad» names the second
 _REFUTED = re.compile(
     r"[)\].\"' ]{0,3} (?:(?:is|are|was|were|seems?|looks?|does|do|did|would|will|can|could|may|might|has|have)"
     r"(?: \w+){0,2}? (?:not|wrong|incorrect|false|unlikely|less likely|ruled out|excluded|eliminated|discarded|rejected"
     r"|dismissed|inaccurate|implausible|unsuitable|unsupported)|(?:isnt|arent|wasnt|doesnt|dont|didnt|cant|cannot))\b",
+    re.IGNORECASE,
+)
+# «Happy: no», «A - yes», beside other options than these words.
+_TICKED = re.compile(
+    r"[)\].]? ?[:\u2013\u2014-]? ?(?:"
+    r"(?P<no>(?:no|unlikely|less likely|implausible|incorrect|wrong|false)(?=[.,;\n]|$)"
+    r"|[\u2717\u2718\u2716\u274c])|(?:yes|correct|true|(?:most )?likely|(?:best )?(?:match|fit)(?:es|s)?)(?=[.,;\n]|$)"
+    r"|[\u2705\u2713\u2714])",
     re.IGNORECASE,
 )
 _JOINED = re.compile(r"[ ,.:()\[\]/&\"'\u2013-]*(and|or|nor)?[ (\[\"']*(?:options?\b)?[ (\[\"']*", re.IGNORECASE)
@@ -62,6 +72,7 @@ class Mention:
       odd: whether another option's text stands behind that letter.
       weak: whether it may mean nothing: «no» before a noun.
       denied: whether the text says that it is not this one.
+      ticked: whether «yes» stands behind it.
     """
 
     letter: str
@@ -72,6 +83,7 @@ class Mention:
     odd: bool = False
     weak: bool = False
     denied: bool = False
+    ticked: bool = False
 
 
 def find_options(text: str, options: Sequence[Option]) -> list[Mention]:
@@ -94,7 +106,8 @@ def find_options(text: str, options: Sequence[Option]) -> list[Mention]:
         for start, end in spans
     ]
     found += _letters(text, {option.letter for option in options}, spoken, places)
-    return _without_denied(text, sorted(found, key=lambda mention: (mention.start, mention.end)))
+    words_of_ticks = {"yes", "no"} & {option.text.casefold() for option in options}
+    return _marked(text, sorted(found, key=lambda mention: (mention.start, mention.end)), not words_of_ticks)
 
 
 def names_of(options: Sequence[Option]) -> dict[str, tuple[str, ...]]:
@@ -162,10 +175,9 @@ def _letters(
                 yield Mention("A", match.start(1), match.end(1), True, bare=True, odd="A" not in follows)
 
 
-def _without_denied(text: str, found: Sequence[Mention]) -> list[Mention]:
-    """The mentions, those marked that belong to a group of which the text says that it is none of them."""
+def _marked(text: str, found: Sequence[Mention], ticks: bool) -> list[Mention]:
+    """The mentions, those marked that belong to a group of which the text says that it is none of them, or is."""
     groups: list[list[Mention]] = []
-    alternative = False  # whether the last group has an «or»
     joined_by_or: list[bool] = []
     for mention in found:
         joint = None
@@ -174,15 +186,22 @@ def _without_denied(text: str, found: Sequence[Mention]) -> list[Mention]:
             joint = _JOINED.fullmatch(between) if len(between) <= _LONGEST_JOINT else None
         if joint or (groups and mention.start < groups[-1][-1].end):
             groups[-1].append(mention)
-            alternative = bool(joint and joint[1] and joint[1].lower() != "and")
-            joined_by_or[-1] |= alternative
+            joined_by_or[-1] |= bool(joint and joint[1] and joint[1].lower() != "and")
         else:
             groups.append([mention])
             joined_by_or.append(False)
     result = []
     for group, either in zip(groups, joined_by_or, strict=True):
         first, end = group[0].start, max(mention.end for mention in group)
-        denied = bool(_DENIED.search(text[max(first - 40, 0) : first])) or bool(_REFUTED.match(text[end : end + 60]))
+        before = text[max(first - 40, 0) : first]
+        denied = bool(_DENIED.search(before)) and not _LESS.search(before)
+        denied |= bool(_REFUTED.match(text[end : end + 60]))
         denied |= either and group[0].denied  # «not happy, sad or angry»
-        result += [replace(mention, denied=True) if denied else mention for mention in group]
+        tick = _TICKED.match(text, end) if ticks else None
+        denied |= bool(tick and tick["no"])
+        ticked = bool(tick and not tick["no"])
+        result += [
+            replace(mention, denied=denied or mention.denied, ticked=ticked) if denied or ticked else mention
+            for mention in group
+        ]
     return result

@@ -54,8 +54,7 @@ _OPEN_FIELD = re.compile(
 _EXPLAINS = re.compile("reason|explanation|analysis|thought|rationale|confidence|justification|evidence|comment|step")
 MAX_OBJECTS = 8  # of a reply that are tried; their nesting is what json allows
 
-_BOX = re.compile(r"\\f?boxed\s?\{")
-MAX_BOX = 400  # characters
+_BOX = re.compile(r"\\f?boxed\s?\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,200}\}){0,200}\}){0,400})\}")
 _LATEX = re.compile(r"\\(?:text\w{0,6}|math\w{1,6}|operatorname)\s?\{([^{}]{0,400})\}")
 _MARKS = re.compile(
     r"~~[^~\n]{1,200}~~|\\[\[\]()]|[*`$]+|__|</?[a-z_]{1,20}\s?/?>|(?<=\n)#{1,6}[ \t]|\A#{1,6}[ \t]", re.I
@@ -92,7 +91,7 @@ def short_answer(text: str) -> str:
     text = final_answer(text)
     if "{" in text:
         *_, text = text, *_fields(text)
-        text = "\n".join(dict.fromkeys(_boxed(text))) or text
+        text = "\n".join(dict.fromkeys(box.strip() for box in _BOX.findall(text))) or text
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", _LATEX.sub(r"\1", _LATEX.sub(r"\1", text)))
     return unmarked(text)
@@ -172,21 +171,11 @@ def _said(value: Any, whole: bool) -> str | None:
         if known is not None:
             return _said(fields[known], whole=True)
         others = [held for name, held in fields.items() if not _EXPLAINS.search(name)]
-        return _said(others[0], whole=True) if len(others) == 1 else None
+        # «same: false» answers no question that is known here.
+        return _said(others[0], whole=True) if len(others) == 1 and not isinstance(others[0], bool) else None
     if isinstance(value, list):
         parts = [_said(each, whole=True) for each in value] if whole else [None]
         return None if None in parts else ",".join(parts)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)
-
-
-def _boxed(text: str) -> Iterator[str]:
-    """What stands in `\\boxed{}`, with braces inside of it."""
-    for box in _BOX.finditer(text):
-        depth = 1
-        for at in range(box.end(), min(len(text), box.end() + MAX_BOX)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if not depth:
-                yield text[box.end() : at].strip()
-                break
