@@ -27,7 +27,7 @@ RULES: tuple[Rules, ...] = get_args(Rules)
 
 _SIX = re.compile(r"\[?score[s]?\]?: (\d+)")
 _OF_100 = r"(?:\s*/\s*100\b|\s+out of 100\b|\s*%)?"
-_VALUE = rf"(?<![\w.])-?\d{{1,9}}(?:\.\d{{1,9}})?{_OF_100}(?!\w|\.\d|\s*/\s*\d)"
+_VALUE = rf"(?<![\w./])-?\d{{1,9}}(?:\.\d{{1,9}})?{_OF_100}(?!\w|\.\d|\s*/\s*\d)"
 _NUMBER = re.compile(_VALUE, re.ASCII | re.IGNORECASE)
 _SCORED = re.compile(
     rf"\b(?:score|rating)\]?(?:\s+(?:is|of)|\s*[:=])?\s+({_VALUE})(?=\s*(?:\n|\(|-\s|\.?\s*\Z|\.\s))",
