@@ -332,7 +332,7 @@ def test_a_judge_that_cannot_be_read_ends_the_command_with_an_error(tmp_path, mo
                 SystemExit, match=r"error: no reply of the judge about MEAD_ID can be .* --rules strict"
             ):
                 command.main()
-            assert "00.0" not in capsys.readouterr().out
+            assert " 00.0" not in capsys.readouterr().out
     columns = {
         rules: json.loads((tmp_path / rules / "scores.json").read_text())["columns"] for rules in ("official", "strict")
     }

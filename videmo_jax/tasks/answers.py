@@ -52,13 +52,16 @@ _HEDGED = re.compile(
 )
 # What announces the answer that stands behind it; a `final` one decides over others.
 _ANNOUNCED = re.compile(
-    r"""(?:\b(?P<other>wrong|incorrect|worst|other|another|second|third|next|alternative|each|any|every|no|which)[ ])?
-    \b(?P<final>final[ ](?:correct[ ])?)?
+    r"""(?:\b(?P<other>wrong|incorrect|worst|other|another|second(?:ary)?|third|next|alternative|each|any|every|no
+        |which)[ ])?
+    \b(?P<final>(?:final|primary|main|dominant)[ ](?:correct[ ])?)?
     (?:(?P<noun>answer|option|choice|selection|verdict|prediction)\b
         (?:[ ](?:among|from|of|to|for|in|here|that)\b[^.:;\n]{0,60}?|,[^,.\n]{1,40},)?
         (?:[ ](?:is|would[ ]be|should[ ]be|must[ ]be|(?:seems|appears)(?:[ ]to[ ]be)?)\b|[ ]?[:=\u2192]|[ ]-|[ ]?(?=\n))
-    |(?:correct|right|best|appropriate|likely|accurate)[ ](?:one|emotion|label|category|description)
-        [ ](?:is|would[ ]be)\b
+    |(?:correct|right|best|appropriate|likely|accurate|plausible)[ ]
+        (?:one|emotion|label|category|description|explanation|interpretation|match|fit)
+        (?:[ ](?:of|to|for|in)\b[^.:;\n]{0,60}?)?[ ](?:is|would[ ]be)\b
+    |correct[ ]?:
     |(?:emotion|sentiment|label|category|pose|result|solution|decision|conclusion|judge?ment)[ ]?[:=\u2192]
     |(?P<verb>(?:choose|chose|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?[ ](?:with|for)|went[ ](?:with|for)
         |settled?[ ](?:on|for)|opt(?:ed)?[ ]for|decided?[ ]on|prefer|(?:id|i[ ]would|ill|i[ ]will)[ ](?:say|answer)
@@ -70,7 +73,7 @@ _UNSAID = re.compile(
 )
 # What says of the option before it that it is the answer.
 _CONFIRMED = re.compile(
-    r"\b(?:is|are|was|would be|seems?|must be)\b(?! (?:\w+ ){0,3}?(?:not|less|in|to|on|turned)\b)(?: \w+){0,3}?"
+    r"\b(?:is|are|was|seems?|must be)\b(?! (?:\w+ ){0,3}?(?:not|less|in|to|on|turned)\b)(?: \w+){0,3}?"
     r" (?:correct|right|best|accurate|answer|choice|appropriate|likely|fitting"
     r"|(?:more|most) (?:convincing|plausible|probable|suitable|consistent))\b"
     r"|\bfits? (?:better|best)\b|\bmatch(?:es)? best\b",
@@ -245,7 +248,11 @@ class _Answer:
 
     def _passed_over(self) -> set[Mention]:
         """What is announced as another choice than the answer: «the wrong option is A», «second choice: B»."""
-        cues = [cue for cue in _ANNOUNCED.finditer(self._text) if cue["other"] and cue["noun"]]
+        cues = [
+            cue
+            for cue in _ANNOUNCED.finditer(self._text)
+            if cue["other"] and (cue["noun"] or cue["other"].lower() == "secondary")
+        ]
         return {mention for cue in cues for mention in self._between(cue.end(), self._stop(cue.end()))}
 
     def _between(self, start: int, end: int) -> list[Mention]:
