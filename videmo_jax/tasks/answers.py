@@ -74,9 +74,9 @@ _UNSAID = re.compile(
 # What says of the option before it that it is the answer.
 _CONFIRMED = re.compile(
     r"\b(?:is|are|was|seems?|must be)\b(?! (?:\w+ ){0,3}?(?:not|less|in|to|on|turned)\b)(?: \w+){0,3}?"
-    r" (?:correct|right|best|accurate|answer|choice|appropriate|likely|fitting"
+    r" (?:correct|right|best|accurate|answer|choice|appropriate|likely|fitting|closest"
     r"|(?:more|most) (?:convincing|plausible|probable|suitable|consistent))\b"
-    r"|\bfits? (?:better|best)\b|\bmatch(?:es)? best\b",
+    r"|\bis the (?:(?:main|primary|dominant) )?emotion\b|\bfits? (?:better|best)\b|\bmatch(?:es)? best\b",
     re.IGNORECASE,
 )
 _REVISED = re.compile(

@@ -47,7 +47,7 @@ _TICKED = re.compile(
     r"|[\u2705\u2713\u2714])",
     re.IGNORECASE,
 )
-_JOINED = re.compile(r"[ ,.:()\[\]/&\"'\u2013-]*(and|or|nor)?[ (\[\"']*(?:options?\b)?[ (\[\"']*", re.IGNORECASE)
+_JOINED = re.compile(r"[ ,:()\[\]/&\"'\u2013-]*(and|or|nor)?[ (\[\"']*(?:options?\b)?[ (\[\"']*", re.IGNORECASE)
 _LONGEST_JOINT = 16  # characters
 
 
@@ -183,6 +183,8 @@ def _marked(text: str, found: Sequence[Mention], ticks: bool) -> list[Mention]:
         joint = None
         if groups:
             between = text[groups[-1][-1].end : mention.start]
+            if mention.letter == groups[-1][-1].letter:
+                between = between.replace(".", "")  # «B. Sad»
             joint = _JOINED.fullmatch(between) if len(between) <= _LONGEST_JOINT else None
         if joint or (groups and mention.start < groups[-1][-1].end):
             groups[-1].append(mention)
