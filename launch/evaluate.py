@@ -192,7 +192,7 @@ def evaluate(flags: argparse.Namespace) -> None:
 
 
 def require_some(scored: "Results", flags: argparse.Namespace) -> None:
-    """Refuses to call a run done in which nothing was answered or nothing judged.
+    """Refuses to call a run done in which nothing was answered, or nothing judged of all or of a file.
 
     Raises:
       ValueError: so it is; the message says where the reasons stand.
@@ -205,6 +205,13 @@ def require_some(scored: "Results", flags: argparse.Namespace) -> None:
     failed = sum(file.judged.failed for file in files if file.judged)
     if failed and failed == len(scored.items):
         raise UserError(f"the judge gave no reply at all; {flags.out}/judge/failed.jsonl says why")
+    if unread := scored.unread_files:
+        first = next(item.reply for item in scored.items if item.file == unread[0] and item.reply)
+        strict = ", or give --rules strict" if any(f.judged.strict_reads for f in files if f.name in unread) else ""
+        raise UserError(
+            f"no reply of the judge about {', '.join(unread)} can be read by the rules {scored.rules}, so there is no "
+            f"score; the first is {first[:80]!r}. Take a judge that replies as it is asked{strict}"
+        )
 
 
 def judge_of(flags: argparse.Namespace) -> "Judge":

@@ -21,6 +21,12 @@ TEXT = "person\n  emotion | feeling: joy\n    expression | expression: smile\npe
         f"Sure!\n{TEXT}",
         TEXT.replace("\n", "\r\n"),
         "\n\n" + TEXT.rstrip(),
+        f"<think>\n```\nperson\n  emotion | feeling: anger\n```\nNo.\n</think>\n\n```\n{TEXT}```",
+        f"person\n  emotion | feeling: anger\n</think>\n{TEXT}",
+        f"The form is:\n```\nLEVEL | ASPECT: ITEM\n```\nThe tree is:\n```tree\n{TEXT}```",
+        f"```\n{TEXT}",
+        f"{TEXT}<|im_end|>",
+        f"<answer>\n{TEXT}</answer>",
     ],
 )
 def test_the_tree_is_found(reply):
@@ -32,6 +38,7 @@ def test_the_tree_is_found(reply):
     [
         ("", "no line `person`"),
         ("I cannot help with that.", "no line `person`"),
+        (f"<think>\n{TEXT}", "no line `person`"),
         ("```\nperson\n  joy\n```", "line 2: 'joy'"),
         (f"Well:\n{TEXT}And that is all.", "line 7: 'And that is all.'"),
     ],

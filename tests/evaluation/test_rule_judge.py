@@ -118,6 +118,16 @@ def test_a_denied_cue_is_no_cue():
     assert said.whole < same.whole == 100
 
 
+@pytest.mark.parametrize("thought", ["<think>{0}</think>", "{0}\n</think>\n\n", "<thinking>{0}</thinking>\n"])
+def test_thoughts_are_no_part_of_a_caption(thought):
+    """An empty answer behind a thought is worth nothing, and a right one all, whatever was thought."""
+    said = thought.format("He is angry. " + TRUTH)
+    assert compare(TRUTH, said, token_cues) == Overlap(0, 0, 0, 0, 0, 0, 0)
+    wrong = "He laughs at the dog."
+    assert compare(TRUTH, said + wrong, token_cues) == compare(TRUTH, wrong, token_cues)
+    assert compare(TRUTH, thought.format(wrong) + TRUTH, token_cues) == Overlap(*[100] * 7)
+
+
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_scores_of_captions_are_whole_numbers_up_to_100(truth, response):
     found = compare(truth, response, token_cues)

@@ -83,7 +83,7 @@ def test_numbers(reply, official, strict):
         (EMOTION_LETTERS, "GI", "gi", 0, 0),
         (EMOTION_LETTERS, "GI", "GIZ", 100, 100),
         (EMOTION_LETTERS, "G", "(G) Surprise", 100, 100),  # «S» is no label
-        (EMOTION_LETTERS, "G", "(G) Anger", 200 / 3, 200 / 3),  # «A» is one
+        (EMOTION_LETTERS, "G", "(G) Anger", 200 / 3, 100),  # officially its «A» counts
         (EMOTION_LETTERS, "E", "NONE", 100, 0),  # officially its «E» counts
         (EMOTION_LETTERS, "", "none", 0, 100),
     ],
@@ -92,6 +92,61 @@ def test_labels(labels, truth, reply, official, strict):
     for rules, value in zip(RULES, (official, strict), strict=True):
         (found,) = read_reply(question("labels", truth, labels), reply, rules).values
         assert found == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kind, reply", [("match", "yes"), ("score", "85"), ("labels", "GI"), ("six", "[Score]: 9 " * 6)]
+)
+def test_strict_rules_read_behind_thoughts_and_marks_and_official_ones_nothing(kind, reply):
+    asked = question(kind, "GI", EMOTION_LETTERS if kind == "labels" else ())
+    plain = read_reply(asked, reply, "strict")
+    assert plain.readable and plain == read_reply(asked, reply, "official")
+    for wrapped in (
+        f"<think>\nA sad man: no. [Score]: 3, or 4?\n</think>\n\n{reply}",
+        f"A sad man: no. [Score]: 3, or 4?\n</think>\n\n{reply}",
+        f"```\n{reply}\n```",
+        f"**{reply.strip()}**",
+        f"\ufeff{reply}<|im_end|>",
+    ):
+        assert read_reply(asked, wrapped, "strict") == plain
+        if kind in ("match", "score"):
+            assert not read_reply(asked, wrapped, "official").readable
+    cut = read_reply(asked, f"<think>\n{reply}", "strict")
+    assert not cut.readable and set(cut.values) == {0.0}
+
+
+@pytest.mark.parametrize(
+    "reply, named",
+    [
+        ("GI", "GI"),
+        ("G and I", "GI"),
+        ("(G) Surprise, (I) Anxiety", "GI"),
+        ("G. Surprise\nI. Anxiety", "GI"),
+        ("A sad face", ""),
+        ("The answer names Anger and Fear", ""),
+        ("I think G", ""),
+        ("BAD ANSWER", ""),
+    ],
+)
+def test_letters_count_where_they_stand_as_letters(reply, named):
+    assert named_labels(reply, EMOTION_LETTERS, "strict") == frozenset(named)
+    assert read_reply(question("labels", "GI", EMOTION_LETTERS), reply, "strict").readable == bool(named)
+
+
+@pytest.mark.parametrize(
+    "reply, value",
+    [
+        ("Score: 85. Three of the 4 cues are right.", 85),
+        ("I give 80 out of 100", 80),
+        ("Score: 8/10", None),
+        ("Score: 80-90", None),
+        ("Score: 80, no, 85", None),
+        ("Score: 80\nScore: 85", None),
+    ],
+)
+def test_of_several_numbers_the_score_counts(reply, value):
+    expected = Verdict((0,), False) if value is None else Verdict((value,))
+    assert read_reply(question("score"), reply, "strict") == expected
 
 
 SIX_LINES = [

@@ -317,6 +317,28 @@ def test_a_judge_that_never_replies_ends_the_command_with_an_error(results, tmp_
     )
 
 
+def test_a_judge_that_cannot_be_read_ends_the_command_with_an_error(tmp_path, monkeypatch, capsys):
+    line = {"response": "(A) Yes", "labels": "(A) Yes", "messages": [{"role": "user", "content": "q\n(A) Yes\n(B) No"}]}
+    (tmp_path / "MEAD_ID.json").write_text(json.dumps(line) + "\n")
+    flags = ["--predictions", tmp_path, "--judge", "openai", "--judge-model", "m", "--out"]
+    with ChatServer(lambda seen: Do("They agree.\n</think>\n\nyes")) as server:
+        for rules in ("official", "strict"):
+            given = [*flags, tmp_path / rules, "--judge-url", server.url, "--rules", rules]
+            monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, given)])
+            if rules == "strict":
+                command.main()
+                break
+            with pytest.raises(
+                SystemExit, match=r"error: no reply of the judge about MEAD_ID can be .* --rules strict"
+            ):
+                command.main()
+            assert " 00.0" not in capsys.readouterr().out
+    columns = {
+        rules: json.loads((tmp_path / rules / "scores.json").read_text())["columns"] for rules in ("official", "strict")
+    }
+    assert columns["official"]["identity"] is None and columns["strict"]["identity"] == 100
+
+
 def test_a_run_without_any_answer_ends_with_an_error(checkpoint, copied, tmp_path, monkeypatch, capsys):
     shutil.rmtree(copied / "videos")
     flags = ["--checkpoint", checkpoint, "--data", copied, "--out", tmp_path / "run", "--tasks", "MEAD_ID"]

@@ -16,6 +16,7 @@ from videmo_jax.evaluation.judges.rules import RULES
 from videmo_jax.evaluation.results import write_results
 from videmo_jax.evaluation.scoring import question_of, score
 from videmo_jax.evaluation.tables.columns import COLUMNS, TEST_FILES
+from videmo_jax.evaluation.tables.layout import summary_lines
 from videmo_jax.evaluation.tables.paper import paper_results
 from videmo_jax.evaluation.tables.scores import exact_score, is_exact
 
@@ -267,6 +268,47 @@ def test_a_file_without_any_reply_is_a_gap_officially_and_zero_strictly():
         assert official.files[0].judged.failed == 2
     table = Table({"MEAD_ID#0": None, "MEAD_ID#1": "yes"})
     assert score({"MEAD_ID": lines}, table).columns["identity"] == 50  # yes/no is over all items
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_a_file_of_unreadable_replies_is_a_gap_and_no_zero(rules):
+    files = ("MEAD_ID", "CelebV-Text_Action-Caption", "AffWild2_Action_Unit_Detection", by_hand.CAPTIONS)
+    lines = {file: lines_of(0, 1) for file in files}
+    wild = score(lines, Table({f"{file}#{n}": "I cannot say." for file in files for n in range(2)}), rules)
+    assert set(wild.unread_files) == set(files) == set(wild.to_json()["unread_files"])
+    assert all(value is None for value in wild.columns.values())
+    assert [file.judged.unreadable for file in wild.files] == [2] * 4 and wild.files[0].judged.war is None
+    replies = {f"{file}#{n}": "I cannot say." for file in files for n in range(2)}
+    half = score(lines, Table(replies | {"MEAD_ID#0": "yes"}), rules)
+    assert half.columns["identity"] == 50 and "MEAD_ID" not in half.unread_files
+    silent = score(lines, Table(dict.fromkeys(replies)), rules)
+    assert silent.unread_files == []  # no replies are another fault
+
+
+def test_official_rules_say_what_strict_ones_could_read():
+    replies = ("<think>no?</think>\n\nyes", "**yes**", "Yes.", "yes")
+    table = Table({f"MEAD_ID#{n}": reply for n, reply in enumerate(replies)})
+    official, strict = (score({"MEAD_ID": lines_of(*range(4))}, table, rules) for rules in RULES)
+    judged = official.files[0].judged
+    assert (judged.unreadable, judged.strict_reads, official.columns["identity"]) == (3, 2, 25)
+    assert official.to_json()["files"]["MEAD_ID"]["strict_reads"] == 2
+    assert (strict.files[0].judged.unreadable, strict.files[0].judged.strict_reads) == (1, 0)
+    assert strict.columns["identity"] == 75
+    assert "3 unreadable replies (2 of them by the rules `strict`), which count 0" in summary_lines(official)
+
+
+def test_strict_judges_are_asked_about_the_answer_alone():
+    asked = []
+
+    class Listening(Table):
+        def judge(self, questions, on_progress=None):
+            asked.extend(question.response for question in questions)
+            return ["yes"] * len(questions)
+
+    lines = [Prediction("Or sad?\n</think>\n\n(A) Happy", "(A) Happy", (Message("user", "q"),))]
+    for rules in RULES:
+        score({"MEAD_ID": lines}, Listening({}), rules)
+    assert asked == ["Or sad?\n</think>\n\n(A) Happy", "(A) Happy"]
 
 
 def test_a_partial_set_has_gaps_and_no_zeros():

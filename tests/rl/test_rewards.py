@@ -155,6 +155,33 @@ def test_labels_by_hand():
     assert rewards_of(task, "male", [", ".join(APPEARANCE_TAGS)]) == pytest.approx([2 / 41])
 
 
+@pytest.mark.parametrize("thought", ["<think>{0}</think>", "{0}\n</think>\n\n", "<thinking>{0}</thinking>\n"])
+@pytest.mark.parametrize("credit", [False, True])
+def test_what_is_rewarded_is_the_answer_behind_the_thoughts(thought, credit):
+    """The same as without the thought in every branch; a right thought without an answer earns what silence does."""
+    spec = RewardSpec(node_credit=credit, length_slack=1.5)
+    for task in TASKS:
+        truth, question = truth_of(task, CAPTIONS[3])
+        wrong = {"choice": "(A) Happy", "units": "AU4", "multi_label": "A", "tags": task.labels[4:5]}.get(
+            task.form, CAPTIONS[5]
+        )
+        wrong = wrong if isinstance(wrong, str) else "".join(wrong)
+        answers = [truth, wrong, ""]
+        said = [thought.format(other) + answer for other, answer in zip([wrong, truth, truth], answers, strict=True)]
+        cut = ["<think>" + truth]
+        expected = rewards_of(task, truth, answers, spec, question)
+        assert rewards_of(task, truth, said, spec, question) == expected
+        assert rewards_of(task, truth, cut, spec, question) == expected[2:]
+
+
+def test_a_judge_of_captions_is_asked_about_the_answer_alone(tmp_path):
+    seen = []
+    with ChatServer(lambda request: seen.append(request.text) or Do("**Score: 70**")) as server:
+        spec = RewardSpec(caption="openai", endpoint=RewardEndpoint(server.url, "m", str(tmp_path)))
+        values = rewards_of(SHORT, "She smiles.", ["Or does she cry?\n</think>\n\nShe smiles."], spec)
+    assert values == [0.7] and "cry" not in seen[0] and "She smiles." in seen[0]
+
+
 TEXTS = st.one_of(
     st.text(max_size=80), st.sampled_from(CAPTIONS), st.sampled_from(["(B) Sad", "AU1,AU4", "GI", "none"])
 )

@@ -6,16 +6,15 @@ gives replies in the same order, None where there was none.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from videmo_jax.affective.lexicon import ASPECTS, LEXICON
-from videmo_jax.affective.text import PERSON, TreeTextError, from_text
+from videmo_jax.affective.text import MAX_CHARACTERS, PERSON, TreeTextError, from_text
 from videmo_jax.affective.tree import LEVELS, AffectiveTree
+from videmo_jax.tasks.replies import blocks, final_answer
 
-FENCED = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
 CAPTION = "{caption}"
 FEELINGS = "{feelings}"
 VOCABULARY = "{vocabulary}"
@@ -50,17 +49,20 @@ def tree_prompt(caption: str) -> str:
 
 
 def tree_from_reply(reply: str) -> AffectiveTree:
-    """The tree in a model's reply: the first fenced block, or else the whole from the first line `person` on.
+    """The tree in a model's reply, behind its thoughts: the first fenced block with a line `person`, else the whole.
+
+    What stands before that line is left out.
 
     Raises:
       TreeTextError: the reply has no tree in the written form; lines are counted in the block.
     """
-    block = FENCED.search(reply)
-    lines = (block[1] if block else reply).splitlines()
-    start = next((at for at, line in enumerate(lines) if line.rstrip() == PERSON), None)
-    if start is None:
-        raise TreeTextError(f"no line `{PERSON}` in the reply")
-    return from_text("\n".join([""] * start + lines[start:]))
+    answer = final_answer(reply, MAX_CHARACTERS)
+    for text in (*blocks(answer), answer):
+        lines = text.splitlines()
+        start = next((at for at, line in enumerate(lines) if line.rstrip() == PERSON), None)
+        if start is not None:
+            return from_text("\n".join([""] * start + lines[start:]))
+    raise TreeTextError(f"no line `{PERSON}` in the reply")
 
 
 def endpoint_parser(ask: Callable[[Sequence[str]], Sequence[str | None]]) -> TreeParser:

@@ -79,8 +79,8 @@ def choose(items: Sequence[ItemScore], most: int) -> list[ItemScore]:
 
 
 def is_right(item: ItemScore) -> bool | None:
-    """Whether an item counts as right: its mean score is at least RIGHT; None without a reply."""
-    return None if not item.values else bool(np.mean(item.values) >= RIGHT)
+    """Whether an item counts as right: its mean score is at least RIGHT; None without a reply that can be read."""
+    return None if not (item.values and item.readable) else bool(np.mean(item.values) >= RIGHT)
 
 
 def _spread(items: Sequence[ItemScore], count: int) -> list[ItemScore]:
@@ -112,7 +112,8 @@ def _item(item: ItemScore, predictions: Mapping[str, Sequence[Prediction]]) -> S
     line = predictions[item.file][int(item.id.rpartition("#")[2])]
     task = task_of(item.file)
     asked = "\n".join(message.content for message in line.messages if message.role == "user")
-    values = "no reply" if not item.values else " ".join(f"{value:.4g}" for value in item.values)
+    scored = " ".join(f"{value:.4g}" for value in item.values or ())
+    values = "no reply" if not item.values else scored if item.readable else "unreadable reply"
     reply = f"the judge replied {item.reply!r}" if item.reply is not None else ""
     remark = " · ".join(filter(None, (item.remark, reply)))
     name = task.name if task else item.file

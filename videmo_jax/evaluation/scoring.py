@@ -1,7 +1,7 @@
 """From predictions to scores: lines matched to annotations, questions to the judge, replies read by the rules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,10 +9,11 @@ from videmo_jax.evaluation.annotations import Asked, Matching, line_key, match_l
 from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.by_rules import RuleJudge, remarks, true_option
 from videmo_jax.evaluation.judges.judging import SIX, Judge, Kind, OnProgress, Question, judged_query
-from videmo_jax.evaluation.judges.rules import Rules, Verdict, mean_of, read_reply
+from videmo_jax.evaluation.judges.rules import Rules, Verdict, mean_of, read_reply, unreadable
 from videmo_jax.evaluation.tables.columns import QA, TEST_FILES
 from videmo_jax.evaluation.tables.scores import FileScore, ItemScore, Judged, PartScore, Results, exact_score
 from videmo_jax.tasks.metrics import uar, war
+from videmo_jax.tasks.replies import final_answer
 from videmo_jax.tasks.taxonomy import ASPECTS, Form, task_of
 
 KINDS: dict[Form, Kind] = {
@@ -24,6 +25,7 @@ KINDS: dict[Form, Kind] = {
     "open_qa": "score",
     "fine_caption": "six",
 }
+STRICT_READS = "unreadable reply, which strict rules read"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def score(
       predictions: lines by file, named by stem.
       judge: is asked all questions at once.
       rules: by which its replies are read. `official` scores the lines that there are; `strict` the records of the
-        annotations, where there are any: a record without a line counts 0, an extra line nothing.
+        annotations, where there are any: a record without a line counts 0, an extra line nothing; and the judge is
+        asked about the answer behind the thoughts.
       annotations: records by stem; without them the open questions have no aspects, so their columns are gaps.
       cut: by file, how many answers had not ended.
       on_progress: called with (questions judged, questions in all).
@@ -112,7 +115,10 @@ def _lines(name: str, predictions: Sequence[Prediction], matching: Matching | No
             part = aspects.get(line_key(prediction), part)
             if not part:
                 continue
-        result.append(Line(question_of(name, number, prediction), part))
+        question = question_of(name, number, prediction)
+        if rules == "strict":
+            question = replace(question, response=final_answer(question.response))
+        result.append(Line(question, part))
     return result
 
 
@@ -134,7 +140,8 @@ def _item(line: Line, reply: str | None, rules: Rules, noted: Mapping[str, str])
     if verdict.values is None:
         remark = remark or "no reply"
     elif not verdict.readable:
-        remark = remark or "unreadable reply"
+        readable = rules == "official" and read_reply(line.question, reply, "strict").readable
+        remark = remark or (STRICT_READS if readable else "unreadable reply")
     return ItemScore(
         line.question.id,
         line.question.file,
@@ -158,6 +165,7 @@ def _file(
     """The judged score of one file."""
     kind = kind_of(name)
     missing = _missing(name, matching) if rules == "strict" else []
+    silent = unreadable(items)
     truths, uar_score, war_score = [], None, None
     if kind == "match":
         pairs = [(line.question.query, line.question.truth) for line in lines]
@@ -165,12 +173,14 @@ def _file(
         truths = [true_option(*pair) for pair in pairs]
         classes = [_class(option.text if option else truth) for option, (_, truth) in zip(truths, pairs, strict=True)]
         right = np.array([bool(item.values and item.values[0]) for item in items] + [False] * len(missing), bool)
-        uar_score, war_score = uar(classes, right), war(classes, right)
+        uar_score, war_score = (None, None) if silent else (uar(classes, right), war(classes, right))
+    parts = _parts(name, kind, items, missing, rules)
     return Judged(
         kind,
-        _parts(name, kind, items, missing, rules),
+        {part: PartScore(each.items, None) for part, each in parts.items()} if silent else parts,
         failed=sum(item.values is None for item in items),
         unreadable=sum(not item.readable for item in items),
+        strict_reads=sum(item.remark == STRICT_READS for item in items),
         odd_truths=sum(option is None for option in truths),
         ambiguous=sum(item.remark.startswith("ambiguous") for item in items),
         no_aspect=held - len(lines) if name == QA and not (rules == "strict" and matching) else 0,

@@ -6,46 +6,92 @@ The judge `rule` and the rule-based reward read answers here.
 
 import re
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from string import ascii_uppercase
 
-from videmo_jax.tasks.words import Word, folded, mentions, stems, words
+from videmo_jax.tasks.options import Mention, Option, find_options, longest, with_nouns
+from videmo_jax.tasks.replies import final_answer, short_answer
+from videmo_jax.tasks.words import folded, mentions, stems, words
 
-MAX_CHARACTERS = 20_000  # of an answer that is read; 2,048 tokens have fewer
+__all__ = [
+    "Option",
+    "Reading",
+    "final_answer",
+    "parse_options",
+    "read_choice",
+    "read_letters",
+    "read_tags",
+    "read_units",
+]
 
 _OPTION = re.compile(r"\(([A-Z])\)[ \t]*([^\n]*?)[ \t]*(?=\([A-Z]\)|\n|$)")
 _PLAIN_OPTION = re.compile(r"^[ \t]*([A-Z])[.):][ \t]+(\S[^\n]*?)[ \t]*$", re.MULTILINE)
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-# «(B)» names an option everywhere, but for the plural of «emotion(s)». A bare capital does where it cannot be a word: A
-# and I are, unless something stands before or behind them that never stands beside an article or a pronoun.
-_IN_BRACKETS = re.compile(r"(?<!\w)\(([A-Za-z])\)")
-_BARE = re.compile(
-    r"""(?:^|\n)[ \t*]*([A-Z])(?:[.):](?=\s|$|\*)|[ \t*]*(?:\n|$))        # at the start of a line: «B.», «B: Sad»
-    | \b(?i:option|choice|letter)[ \t:*]+([A-Z])(?!\w)                    # «option A»
-    | \b(?i:answer)(?:[ \t]+is)?[ \t:*]+([A-Z])(?!\w|[ \t]+\w)            # «the answer is A.»
-    | (?<![\w.(-])(A)(?=\s*(?:[.,;:!?]|$)|\s+(?:is|because|since|or|and)\b)  # «it is A.», «A is right»
-    | (?<![\w.(-])([B-HJ-Z])(?![\w-])                                      # «it is B»
-    """,
-    re.VERBOSE,
+
+_BULLET = re.compile(r"^(?:(?:[-\u2013\u2022>+]+|\d{1,2}[.)]) )+", re.MULTILINE)
+# A line that begins with an option («(B) Sad», «Option B: Sad»), and an option with no more than its text behind it.
+_MARKED = re.compile(r"(?:option )?(?:[(\[]([A-Z])[)\]]|([A-Z])(?:[.:)](?=\s|$)| [-\u2013\u2014] ))", re.IGNORECASE)
+_SPELLED = re.compile(
+    r"(?:(?:option|choice|answer) )?(?:[(\[]([a-z])[)\]]|([a-z])(?!\w)\)?)[\s.:,)=\u2013\u2014-]*(.*)", re.DOTALL
 )
-_ARTICLE = re.compile(r"\b(?i:answer)(?:[ \t]+is)?[ \t:*]+(A)[ \t]+\w")  # «the answer is A sad person»
-_DENIED = re.compile(r"\b(?:not|nor|neither|never)[ \t]+(?:the[ \t]+)?(?:option[ \t]+|answer[ \t]+)?$", re.IGNORECASE)
-_RUN_CUE = r"\b(?i:answer|option|choice|letter)s?\b(?:\s+(?:is|are)\b)?[\s:*]+"
-_CUE = re.compile(
-    r"\b(?:(?:final|correct|right|best|my)[ \t]+(?:answer|option|choice)|answer|option|choice)(?:[ \t]+is\b|[ \t*]*:)",
+_QUOTES = "\"'\u201c\u201d\u2018\u2019`. "
+
+_STOP = re.compile(r"[\n;]|[.!?](?=\s|$)")
+# Commas behind what holds for the clause after them («initially, ...») end none.
+_CLAUSE = re.compile(
+    r"[\n;:.!?]|(?<!nitially)(?<!glance)(?<!erhaps)(?<!aybe),|\b(?:but|however|yet|whereas|although|though|while)\b",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One of the listed options of a question."""
-
-    letter: str
-    text: str
+_HEDGED = re.compile(
+    r"\b(?:could|might|may|possibl[ey]|perhaps|maybe|consider(?:ed|ing)?|tempt(?:ed|ing)|torn|plausible|mistaken"
+    r"|alternatives?|(?:at )?first (?:glance|sight|thought|guess|impression|i\b)|initial (?:thought|guess|impression)"
+    r"|initially[^\n]{0,30} (?:seem|thought|guess|suspect|lean)|going to say|hints? of|can(?:not|t)? be excluded)",
+    re.IGNORECASE,
+)
+# What announces the answer that stands behind it; a `final` one decides over others.
+_ANNOUNCED = re.compile(
+    r"""(?:\b(?P<other>wrong|incorrect|worst|other|another|second(?:ary)?|third|next|alternative|each|any|every|no
+        |which)[ ])?
+    \b(?P<final>(?:final|primary|main|dominant)[ ](?:correct[ ])?)?
+    (?:(?P<noun>answer|option|choice|selection|verdict|prediction)\b
+        (?:[ ](?:among|from|of|to|for|in|here|that)\b[^.:;\n]{0,60}?|,[^,.\n]{1,40},)?
+        (?:[ ](?:is|would[ ]be|should[ ]be|must[ ]be|(?:seems|appears)(?:[ ]to[ ]be)?)\b|[ ]?[:=\u2192]|[ ]-|[ ]?(?=\n))
+    |(?:correct|right|best|appropriate|likely|accurate|plausible)[ ]
+        (?:one|emotion|label|category|description|explanation|interpretation|match|fit)
+        (?:[ ](?:of|to|for|in)\b[^.:;\n]{0,60}?)?[ ](?:is|would[ ]be)\b
+    |correct[ ]?:
+    |(?:emotion|sentiment|label|category|pose|result|solution|decision|conclusion|judge?ment)[ ]?[:=\u2192]
+    |(?P<verb>(?:choose|chose|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?[ ](?:with|for)|went[ ](?:with|for)
+        |settled?[ ](?:on|for)|opt(?:ed)?[ ]for|decided?[ ]on|prefer|(?:id|i[ ]would|ill|i[ ]will)[ ](?:say|answer)
+        |(?:classify|categorize|label|describe)[ ][^.;\n]{0,40}?[ ]?as)\b))""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_UNSAID = re.compile(
+    r"\b(?:not|never|dont|wont|cannot|cant|wouldnt|couldnt|could|might|may|can|to have)(?: you)? $", re.IGNORECASE
+)
+# What says of the option before it that it is the answer.
+_CONFIRMED = re.compile(
+    r"\b(?:is|are|was|seems?|must be)\b(?! (?:\w+ ){0,3}?(?:not|less|in|to|on|turned)\b)(?: \w+){0,3}?"
+    r" (?:correct|right|best|accurate|answer|choice|appropriate|likely|fitting|closest"
+    r"|(?:more|most) (?:convincing|plausible|probable|suitable|consistent))\b"
+    r"|\bis the (?:(?:main|primary|dominant) )?emotion\b|\bfits? (?:better|best)\b|\bmatch(?:es)? best\b",
+    re.IGNORECASE,
+)
+_REVISED = re.compile(
+    r"\b(?:wait|actually|however|but|instead|correction|second thought|reconsider\w*|hmm|therefore|thus|so|finally"
+    r"|ultimately|overall|hence|looking again)\b",
+    re.IGNORECASE,
+)
+# What concludes, but says of nothing that it is the answer.
+_CONCLUDES = re.compile(
+    r"\b(?:therefore|thus|hence|overall|in conclusion|in summary|to sum up|ultimately|consequently|probably"
+    r"|(?:most|more) likely|best (?:described|characterized|captured)|(?:dominant|primary|predominant|main) \w+"
+    r"[^.\n]{0,40}? (?:is|remains)|that leaves|leaving(?: us with)?)\b|(?:^|(?<=[.\n])|(?<=[.\n,] ))so\b",
+    re.IGNORECASE,
+)
+_RUN_CUE = r"\b(?i:answer|option|choice|letter)s?\b(?:\s+(?:is|are)\b)?[\s:*]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +112,6 @@ class Reading:
         return self.letter is None and len(self.named) > 1
 
 
-def final_answer(text: str) -> str:
-    """The part of a response that answers: without `<think>` parts, inside the last `<answer>` if there is one."""
-    text = _THOUGHT.sub("", text[:MAX_CHARACTERS])
-    inside = _ANSWER.findall(text)
-    return (inside[-1] if inside else text).strip()
-
-
 def parse_options(question: str) -> tuple[Option, ...]:
     """The options of a question, `(A) ...`, else `A. ...` on lines of their own; none where there are not two.
 
@@ -91,125 +130,269 @@ def parse_options(question: str) -> tuple[Option, ...]:
 def read_choice(response: str, options: Sequence[Option]) -> Reading:
     """The option that a free answer names: «(B) Sad», «B», «sad», «The answer is (B) Sad.», «I think she is sad».
 
-    A letter decides over texts, unless another option's text stands behind it; what a phrase such as «the answer is»
-    announces decides over what stands elsewhere; negated texts («not sad») do not count; the longest name counts where
-    one is part of another («weakly positive»).
+    A letter decides over texts, unless another option's text stands behind it; what is denied («not sad», «A and B are
+    wrong») does not count; the longest name counts where one is part of another («weakly positive»). Where several are
+    named, these decide, in this order: the last announcement («the answer is:», with the option there or on the next
+    line; «I choose C»; «C is right»), an option that stands alone on its line or opens the answer, a conclusion
+    («therefore»), and what is left without lists of all options and without what merely «could be».
     """
-    text = folded(final_answer(response))
-    exact = _whole(text, options)
-    if exact:
+    text = _lines(response)
+    if exact := _exact(text, options):
         return Reading(exact, (exact,))
-    reading = _named(text, options)
-    if reading.letter is None:
-        # The last announcement, where there is one: «(A) is wrong, the answer is (B)».
-        announced = [match.start() for match in _CUE.finditer(text)]
-        if announced:
-            after = _named(re.split(r"[\n;]|\.\s", text[announced[-1] :].strip(), maxsplit=1)[0], options)
-            if after.letter:
-                return Reading(after.letter, reading.named)
-    return reading
-
-
-def _whole(text: str, options: Sequence[Option]) -> str | None:
-    """The option that the whole text is: its letter in either case, its text, or both."""
-    plain = text.strip().strip("*\"'`. ").casefold()
-    fits = [
-        option.letter
-        for option in options
-        if plain in _spellings(option.letter.casefold(), folded(option.text).casefold().strip(". "))
-    ]
-    return fits[0] if len(fits) == 1 else None
-
-
-def _spellings(letter: str, text: str) -> set[str]:
-    """How an option may be written out; «(b» and «b» without the dot that was stripped."""
-    marks = {letter, f"({letter})", f"{letter})", f"{letter}:", f"option {letter}", f"option ({letter})"}
-    both = {f"{mark} {text}" for mark in (letter, f"({letter})", f"{letter})", f"{letter}.", f"{letter}:")}
-    return marks | both | {f"({letter}){text}", text} - {""}
-
-
-def _named(text: str, options: Sequence[Option]) -> Reading:
-    names = _names(options)
-    spoken = words(text, {word for name in names.values() for word in name if len(name) == 1})
-    spoken = _with_nouns(spoken, list(names.values()))  # «weak or strong anger» names two
-    places = _longest({letter: mentions(spoken, name) for letter, name in names.items()})
-    letters, contradicted = _letters(text, options, spoken, places)
-    named = tuple(option.letter for option in options if option.letter in letters | places.keys())
-    decisive = letters or set(named)
-    return Reading(next(iter(decisive)) if len(decisive) == 1 and not contradicted else None, named)
-
-
-def _names(options: Sequence[Option]) -> dict[str, tuple[str, ...]]:
-    """The stems of each option's text; options of the same stems («cry», «cries») have no name but their letter."""
-    names = {option.letter: stems(option.text) for option in options}
-    counts = Counter(tuple(sorted(name)) for name in names.values())
-    return {letter: name for letter, name in names.items() if name and counts[tuple(sorted(name))] == 1}
-
-
-def _longest(places: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
-    """Without what lies inside a longer name; names that are left with nothing go."""
-    spans = [span for found in places.values() for span in found]
-
-    def inside(span: tuple[int, int]) -> bool:
-        return any(a <= span[0] and span[1] <= b and (a, b) != span for a, b in spans)
-
-    kept = {name: [span for span in found if not inside(span)] for name, found in places.items()}
-    return {name: found for name, found in kept.items() if found}
-
-
-def _letters(
-    text: str, options: Sequence[Option], spoken: Sequence[Word], places: dict[str, list[tuple[int, int]]]
-) -> tuple[set[str], bool]:
-    """The letters that a text names as such, and whether what it says besides contradicts one of them."""
-    starts = [word.start for word in spoken]  # a repeated noun stands where its adjective does, behind it
-    names_at: dict[int, set[str]] = {}
-    for name, spans in places.items():
-        for start, _ in spans:
-            names_at.setdefault(start, set()).add(name)
-    found: set[str] = set()
-    contradicted = False
-    for letter, end, bare in _letter_places(text, {option.letter for option in options}):
-        index = bisect_left(starts, end)
-        follows = names_at.get(index, set())
-        between = text[end : starts[index]] if index < len(starts) else ""
-        if follows and letter not in follows and not re.search(r"[\n,;\w]", between):
-            contradicted = True  # «(B) Happy», where (B) is Sad
-        if bare and places and letter not in places:
-            contradicted = True  # «A: she is sad» may be meant as the answer to a question Q
-        found.add(letter)
-    for match in _ARTICLE.finditer(text):
-        follows = names_at.get(bisect_left(starts, match.end(1)), set())
-        found |= {"A"} if "A" in follows else set()
-        contradicted |= bool(follows) and "A" not in follows
-    return found, contradicted
-
-
-def _letter_places(text: str, valid: Collection[str]) -> Iterator[tuple[str, int, bool]]:
-    """Each letter that stands for an option, where it ends, and whether it stands bare."""
-    for pattern in (_IN_BRACKETS, _BARE):
-        for match in pattern.finditer(text):
-            letter = match[match.lastindex].upper()
-            if letter in valid and not _DENIED.search(text[max(match.start() - 40, 0) : match.start()]):
-                yield letter, match.end(match.lastindex), pattern is _BARE
+    answer = _Answer(text, options)
+    found = {mention.letter for mention in answer.named}
+    named = tuple(option.letter for option in options if option.letter in found)
+    if answer.unfinished:
+        return Reading(answer.alone, named)
+    if letter := _decided(answer.named):
+        return Reading(letter, named)
+    if answer.events:
+        return Reading(answer.announced, named)
+    return Reading(answer.alone or answer.concluded or answer.left, named)
 
 
 def read_letters(response: str, options: Sequence[Option]) -> tuple[str, ...]:
     """All options that a free answer names, by their letters in order: «GI», «G, I», «(G) Surprise and fear»."""
-    text = folded(final_answer(response))
+    text = _lines(response)
     valid = [option.letter for option in options]
     if not valid:
         return ()
-    one, plain = f"[{''.join(valid)}]", re.sub(r"\band\b", " ", text.strip())
+    one, plain = f"[{''.join(valid)}]", re.sub(r"\band\b", " ", text)
     if re.fullmatch(rf"(?:{one}|[\s,;/&|+().])+", plain):
         return tuple(letter for letter in valid if letter in plain)
     if re.fullmatch(r"[\s,;/&|+().]*(?:[a-z](?:[\s,;/&|+().]+|$))+", plain):
         return tuple(letter for letter in valid if letter.lower() in plain)
-    spoken = words(text)
-    places = _longest({letter: mentions(spoken, name) for letter, name in _names(options).items()})
-    letters = {letter for letter, _, _ in _letter_places(text, valid)}
-    for match in re.finditer(rf"{_RUN_CUE}({one}(?:(?:[\s,/&]|and\b)*{one})*)(?!\w)", text):
-        letters |= set(match[1]) & set(valid)  # «the answers are G and I», «answer: GI»
-    return tuple(letter for letter in valid if letter in letters | places.keys())
+    answer = _Answer(text, options)
+    runs = re.findall(rf"{_RUN_CUE}({one}(?:(?:[\s,/&]|and\b)*{one})*)(?!\w)", text)
+    letters = {letter for run in runs for letter in run} & set(valid)  # «the answers are G and I», «answer: GI»
+    if answer.events:
+        letters |= {mention.letter for mention in answer.events[-1].named}
+    else:
+        letters |= {mention.letter for mention in answer.unlisted}
+    return tuple(letter for letter in valid if letter in letters)
+
+
+def _lines(response: str) -> str:
+    """The short answer in one form of its characters, without bullets, runs of spaces and blank lines."""
+    text = re.sub(r"[^\S\n]+", " ", folded(short_answer(response)))
+    return _BULLET.sub("", re.sub(r" ?\n[ \n]*", "\n", text).strip()).strip()
+
+
+def _exact(text: str, options: Sequence[Option]) -> str | None:
+    """The option that the whole text is: its letter in either case, its text, or both."""
+    plain = text.strip(_QUOTES).casefold()
+    spelled = _SPELLED.fullmatch(plain)
+    texts = {option.letter: folded(option.text).casefold().strip(". ") for option in options}
+    fits = {letter for letter, own in texts.items() if own and own == plain}
+    if spelled:
+        letter, rest = (spelled[1] or spelled[2]).upper(), spelled[3].strip(_QUOTES)
+        fits |= {letter} if letter in texts and rest in ("", texts[letter]) else set()
+    return fits.pop() if len(fits) == 1 else None
+
+
+def _decided(named: Sequence[Mention]) -> str | None:
+    """The one option that is meant where these are named; None where it is open."""
+    marks, texts = ({mention.letter for mention in named if mention.mark == mark} for mark in (True, False))
+    # «(B) Happy», where (B) is Sad; «A: she is sad» may be meant as the answer to a question Q.
+    contradicted = any(each.odd or (each.bare and texts and each.letter not in texts) for each in named)
+    letters = marks or texts
+    decided = len(letters) == 1 and not contradicted and not all(each.weak for each in named)
+    return next(iter(letters)) if decided else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """An announcement: where it stands, whether it is final, and what it names."""
+
+    start: int
+    end: int
+    final: bool
+    named: tuple[Mention, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line: where it stands, the option that it begins with, and whether there is no more in it."""
+
+    start: int
+    end: int
+    letter: str | None
+    exact: bool
+
+
+class _Answer:
+    """An answer that is more than one option, and where in it which options stand.
+
+    Attributes:
+      named: all mentions that are not denied, by place.
+      events: announcements that name anything, by place.
+      unfinished: whether the last announcement has nothing behind it: the answer was cut.
+    """
+
+    def __init__(self, text: str, options: Sequence[Option]) -> None:
+        self._text, self._options = text, options
+        self._stops = [*(stop.start() for stop in _STOP.finditer(text)), len(text)]
+        self._clauses = [0, *(clause.end() for clause in _CLAUSE.finditer(text)), len(text) + 1]
+        self._hedges = [hedge.start() for hedge in _HEDGED.finditer(text)]
+        found = [mention for mention in find_options(text, options) if not mention.denied]
+        # What is only asked («Is it A?») counts where nothing is said.
+        said = [mention for mention in found if not text.startswith("?", self._stop(mention.end))]
+        self._take(said or found)
+        passed_over = self._passed_over()
+        self._take([mention for mention in self.named if mention not in passed_over])
+        self.unfinished = False
+        self.events = sorted((*self._announcements(), *self._confirmations()), key=lambda event: event.start)
+
+    def _take(self, named: list[Mention]) -> None:
+        self.named, self._starts = named, [mention.start for mention in named]
+
+    def _passed_over(self) -> set[Mention]:
+        """What is announced as another choice than the answer: «the wrong option is A», «second choice: B»."""
+        cues = [
+            cue
+            for cue in _ANNOUNCED.finditer(self._text)
+            if cue["other"] and (cue["noun"] or cue["other"].lower() == "secondary")
+        ]
+        return {mention for cue in cues for mention in self._between(cue.end(), self._stop(cue.end()))}
+
+    def _between(self, start: int, end: int) -> list[Mention]:
+        return self.named[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+
+    def _stop(self, start: int) -> int:
+        """Where the sentence ends; a letter and a full stop end it, too."""
+        return self._stops[bisect_left(self._stops, start)]
+
+    def _announcements(self) -> Iterable[_Event]:
+        text = self._text
+        for cue in _ANNOUNCED.finditer(text):
+            if cue["other"] or (cue["verb"] and _UNSAID.search(text[max(cue.start() - 16, 0) : cue.start()])):
+                continue
+            stop = self._stop(cue.end())
+            named, rest = self._between(cue.end(), stop), text[cue.end() : stop].strip(" :=*\"'([-\u2013\u2014")
+            self.unfinished = False
+            if not named and (not rest or text[stop - 1] == ":"):
+                self.unfinished = stop == len(text) and not cue["verb"]
+                if text[stop : stop + 1] == "\n":
+                    named = self._opening(stop + 1)
+            if any(not mention.weak for mention in named):
+                yield _Event(cue.start(), stop, bool(cue["final"]), tuple(named))
+
+    def _confirmations(self) -> Iterable[_Event]:
+        for mention in self.named:
+            if mention.ticked:
+                yield _Event(mention.start, mention.end, False, (mention,))
+        for cue in _CONFIRMED.finditer(self._text):
+            named = self._between(self._clauses[bisect_left(self._clauses, cue.start()) - 1], cue.start())
+            if named and not any(map(self._hedged, named)):
+                yield _Event(cue.start(), cue.end(), False, tuple(named))
+
+    def _opening(self, start: int) -> list[Mention]:
+        """What is named where a part begins: on lines of options, or in the first sentence."""
+        number = bisect_left([line.start for line in self._all_lines], start)
+        lines = list(takewhile(lambda line: line.letter, self._all_lines[number : number + len(self._options)]))
+        if len(lines) < 2:
+            return self._sentence(start)
+        own = {line.start: line.letter for line in lines}
+        return [each for each in self._between(start, lines[-1].end) if own.get(each.start) == each.letter]
+
+    def _sentence(self, start: int) -> list[Mention]:
+        """What the sentence that begins here names; «B.» before it is a part of it."""
+        marked = _MARKED.match(self._text, start)
+        return self._between(start, self._stop(marked.end() if marked else start))
+
+    @property
+    def announced(self) -> str | None:
+        """The option of the last announcement, or of the last final one; None where that leaves it open."""
+        events = [event for event in self.events if event.final] or self.events
+        letters = [_decided(event.named) for event in events]
+        others = [number for number, letter in enumerate(letters) if letter not in (None, letters[-1])]
+        # Of two announcements the later counts only where it takes the earlier back.
+        if others and not _REVISED.search(self._text, events[others[-1]].end, events[-1].start):
+            return None
+        return letters[-1]
+
+    @cached_property
+    def _all_lines(self) -> list[_Line]:
+        lines, start = [], 0
+        for text in self._text.split("\n"):
+            exact = None if text.endswith(":") else _exact(text, self._options)
+            marked = _MARKED.match(text)
+            letter = exact or (marked and (marked[1] or marked[2]).upper())
+            valid = any(option.letter == letter for option in self._options)
+            lines.append(_Line(start, start + len(text), letter if valid else None, bool(exact)))
+            start += len(text) + 1
+        return lines
+
+    @cached_property
+    def _listed(self) -> list[list[_Line]]:
+        """Lines of different options, one after the other."""
+        runs: list[list[_Line]] = [[]]
+        for line in self._all_lines:
+            if line.letter is None or line.letter in {each.letter for each in runs[-1]}:
+                runs.append([])
+            if line.letter is not None:
+                runs[-1].append(line)
+        return [run for run in runs if len(run) > 1]
+
+    @property
+    def alone(self) -> str | None:
+        """The one option that stands alone on a line, or that the answer begins with."""
+        listed = {line.start for run in self._listed for line in run}
+        lines = [line for line in self._all_lines if line.start not in listed]
+        letters = {line.letter for line in lines if line.exact}
+        first = self._all_lines[0]
+        if first.start not in listed:
+            if first.letter:
+                letters.add(_decided(self._sentence(0)))
+            else:
+                letters |= self._opens()
+        letters &= {mention.letter for mention in self.named}
+        return letters.pop() if len(letters) == 1 else None
+
+    def _opens(self) -> set[str | None]:
+        """The options that are the first sentence («No. ...», «No, ...», «Sad: ...») and other whole sentences."""
+        text, ends = self._text, self._stops
+        spans = zip([0, *(stop + 1 for stop in ends)], ends, strict=False)
+        sentences = [text[start:end] for start, end in spans if text[end : end + 1] != "?"]
+        short = re.match(r"(\w[\w ]{0,40}?) ?(?:[:(\u2013\u2014]| - )|(yes|no),(?! (?:yes|no)\b)", text, re.IGNORECASE)
+        first = (text.startswith(sentences[0]) and _exact(sentences[0], self._options)) or (
+            short and _exact(short[1] or short[2], self._options)
+        )
+        return {first, *(_exact(each, self._options) for each in sentences[1:])} if first else set()
+
+    @property
+    def concluded(self) -> str | None:
+        """The one option that conclusions name."""
+        scopes = [self._between(cue.end(), self._stop(cue.end())) for cue in _CONCLUDES.finditer(self._text)]
+        letters = {_decided(scope) for scope in scopes if scope}
+        return letters.pop() if len(letters) == 1 else None
+
+    @cached_property
+    def unlisted(self) -> list[Mention]:
+        """The mentions without lists of all options, be they lines or a sentence."""
+        count = len(self._options)
+        spans = [(run[0].start, run[-1].end) for run in self._listed if len(run) == count]
+        for start, end in zip([0, *self._stops], self._stops, strict=False):
+            if len({mention.letter for mention in self._between(start, end)}) == count:
+                spans.append((start, end))
+        dropped = {id(mention) for span in spans for mention in self._between(*span)}
+        return [mention for mention in self.named if id(mention) not in dropped]
+
+    @property
+    def left(self) -> str | None:
+        """The one option that is named elsewhere than in lists of all, and not as something that could be."""
+        sure = [mention for mention in self.named if not self._hedged(mention)]
+        unlisted = self.unlisted
+        return (
+            _decided(sure)
+            or _decided(unlisted)
+            or _decided([mention for mention in unlisted if not self._hedged(mention)])
+        )
+
+    def _hedged(self, mention: Mention) -> bool:
+        number = bisect_left(self._clauses, mention.start + 1)
+        begin, end = self._clauses[number - 1], self._clauses[number]
+        return bisect_left(self._hedges, begin) < bisect_left(self._hedges, end)
 
 
 def read_tags(response: str, allowed: Sequence[str]) -> tuple[str, ...]:
@@ -218,14 +401,14 @@ def read_tags(response: str, allowed: Sequence[str]) -> tuple[str, ...]:
     «No beard» is the tag `no_beard`, «no glasses» is not `eyeglasses`; adjectives before one noun («long brown hair»)
     name each their tag.
     """
-    text = folded(final_answer(response))
+    text = folded(short_answer(response))
     parts = {part.strip().strip(".").casefold().replace(" ", "_") for part in text.split(",")} - {""}
     by_name = {tag.casefold(): tag for tag in allowed}
     if parts <= by_name.keys() | {"none"}:
         return tuple(tag for tag in allowed if tag.casefold() in parts)
     names = {(tag, name): stems(name) for tag in allowed for name in (tag, *_other_names(tag))}
-    spoken = _with_nouns(words(text), list(names.values()))
-    found = {tag for tag, _ in _longest({key: mentions(spoken, name) for key, name in names.items()})}
+    spoken = with_nouns(words(text), list(names.values()))
+    found = {tag for tag, _ in longest({key: mentions(spoken, name) for key, name in names.items()})}
     return tuple(tag for tag in allowed if tag in found)
 
 
@@ -239,26 +422,6 @@ def _other_names(tag: str) -> tuple[str, ...]:
         "eyeglasses": ("glasses",),
     }
     return (*phrases.get(tag, ()), *((worn,) if worn != tag else ()))
-
-
-def _with_nouns(spoken: Sequence[Word], names: Sequence[Sequence[str]]) -> list[Word]:
-    """The words with the noun repeated behind each adjective of a run: «long brown hair» is long hair, brown hair."""
-    adjectives: dict[str, set[str]] = {}
-    for name in names:
-        if len(name) == 2:
-            adjectives.setdefault(name[1], set()).add(name[0])
-    result: list[Word] = []
-    for index, word in enumerate(spoken):
-        result.append(word)
-        for noun, those in adjectives.items():
-            if word.stem not in those or word.stem == "no":
-                continue
-            end = index + 1
-            while end < len(spoken) and spoken[end].stem in those | {"and", "or"}:
-                end += 1
-            if index + 1 < end < len(spoken) and spoken[end].stem == noun:
-                result.append(Word(noun, spoken[end].negated, word.clause, word.start, word.end))
-    return result
 
 
 # What the action units of Aff-Wild2 are called in the manual of the Facial Action Coding System (Ekman and Friesen).
@@ -284,7 +447,7 @@ _UNITS = re.compile(
 
 def read_units(response: str, allowed: Sequence[str]) -> tuple[str, ...]:
     """All action units of a list that a free answer names: «AU 12», «AU12 and AU6», «lip corner puller»."""
-    text = folded(final_answer(response))
+    text = folded(short_answer(response))
     found: set[str] = set()
     spoken = words(text)
     denied = {word.start for word in spoken if word.negated}
@@ -292,5 +455,5 @@ def read_units(response: str, allowed: Sequence[str]) -> tuple[str, ...]:
         if match.start() not in denied:
             found |= {f"AU{int(number)}" for number in re.findall(r"\d+", match[1])}
     names = {(unit, name): stems(name) for unit in allowed for name in UNIT_NAMES.get(unit, ())}
-    found |= {unit for unit, _ in _longest({key: mentions(spoken, name) for key, name in names.items()})}
+    found |= {unit for unit, _ in longest({key: mentions(spoken, name) for key, name in names.items()})}
     return tuple(unit for unit in allowed if unit in found)

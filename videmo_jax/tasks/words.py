@@ -22,7 +22,7 @@ NEGATIONS = frozenset(
 )  # fmt: skip
 # How many words after a negation it reaches, and what ends it earlier.
 REACH = 3
-STOPS = frozenset(".;:!?,") | {"but", "however"}
+STOPS = frozenset(".;:!?,\n") | {"but", "however"}
 
 # Words of one meaning that no common ending shows, by their stems.
 _FAMILIES = {

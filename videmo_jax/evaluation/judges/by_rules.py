@@ -13,13 +13,13 @@ from videmo_jax.evaluation.judges.caption_overlap import CueReader, compare, tre
 from videmo_jax.evaluation.judges.judging import NOT_COMPARABLE, SIX, JudgeInfo, OnProgress, Question
 from videmo_jax.tasks.answers import (
     Option,
-    final_answer,
     parse_options,
     read_choice,
     read_letters,
     read_tags,
     read_units,
 )
+from videmo_jax.tasks.replies import short_answer
 from videmo_jax.tasks.words import folded, mentions, stems, words
 
 NOTES = (
@@ -94,10 +94,10 @@ def _matches(question: Question) -> bool:
     if options:
         option = true_option(question.query, question.truth)
         # A truth that is none of the options can only be said word by word.
-        same = question.response.strip().casefold() == question.truth.strip().casefold() != ""
+        same = short_answer(question.response).casefold() == question.truth.strip().casefold() != ""
         return read_choice(question.response, options).letter == option.letter if option else same
     truth = stems(question.truth)
-    return bool(truth) and bool(mentions(words(folded(final_answer(question.response))), truth))
+    return bool(truth) and bool(mentions(words(folded(short_answer(question.response))), truth))
 
 
 def _labels(question: Question) -> str:

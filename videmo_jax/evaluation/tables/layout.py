@@ -162,7 +162,15 @@ def common_notes(results: Results) -> list[str]:
             f"The questions are not those of the paper: {len(sizes)} files or aspects have another number of items, "
             f"such as {name} with {here} for the paper's {wanted}."
         )
+    counts = [(file.judged.unreadable, file.judged.strict_reads) for file in results.files if file.judged]
+    unreadable, strict_reads = (sum(numbers) for numbers in zip(*counts, strict=True)) if counts else (0, 0)
+    if unreadable:
+        notes.append(f"{unreadable} replies of the judge could not be read{_by_strict(strict_reads)}; they count 0.")
     return [*notes, *judge.remarks]
+
+
+def _by_strict(count: int) -> str:
+    return f" ({count} of them by the rules `strict`)" if count else ""
 
 
 def to_csv(table: Table) -> str:
@@ -252,11 +260,12 @@ def files_table(files: Sequence[FileScore]) -> RichTable:
     result = RichTable(title="by file")
     result.add_column("file", overflow="fold")
     result.add_column("form")
-    for heading in ("items", "score", "exact %", "skipped", "cut"):
+    for heading in ("items", "score", "unread", "exact %", "skipped", "cut"):
         result.add_column(heading, justify="right")
     for file in files:
         score = file.judged.parts.get("") if file.judged else None
-        counts = (str(file.items), cell(score and score.score), _shown(file.exact_match))
+        unread = str(file.judged.unreadable) if file.judged else GAP
+        counts = (str(file.items), cell(score and score.score), unread, _shown(file.exact_match))
         result.add_row(escape(file.name), file.form, *counts, str(file.skipped), str(file.cut))
     return result
 
@@ -321,12 +330,17 @@ def _file_troubles(file: FileScore) -> list[str]:
     if judged:
         counts |= {
             "items without a reply of the judge": judged.failed,
-            "unreadable replies, which count 0": judged.unreadable,
+            f"unreadable replies{_by_strict(judged.strict_reads)}, which {_worth(file)}": judged.unreadable,
             "truths that are none of the options": judged.odd_truths,
             "answers that name several options equally, which are wrong": judged.ambiguous,
             "lines without an aspect, which are in no column (give --data)": judged.no_aspect,
         }
     return [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def _worth(file: FileScore) -> str:
+    scored = any(part.score is not None for part in file.judged.parts.values())
+    return "count 0" if scored else "are all that there are: no score"
 
 
 def _shown(share: float | None) -> str:

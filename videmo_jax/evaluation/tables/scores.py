@@ -3,6 +3,7 @@
 Beside the judged scores stands exact match: how many responses are their label, letter by letter.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 from videmo_jax.evaluation.annotations import Matching
 from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.judging import JudgeInfo
-from videmo_jax.evaluation.judges.rules import Rules
+from videmo_jax.evaluation.judges.rules import Rules, unreadable
 from videmo_jax.evaluation.tables.columns import (
     COLUMNS,
     TEST_FILES,
@@ -45,7 +46,8 @@ class Judged:
       kind: of its questions.
       parts: by aspect, by name of the six scores, or under the empty name.
       failed: items without a reply.
-      unreadable: replies in another form, which count 0.
+      unreadable: replies in another form, which count 0; where all are, the parts have no score.
+      strict_reads: those of them that the rules `strict` read, where the rules are `official`.
       odd_truths: items of a choice whose truth is none of the options.
       ambiguous: responses that name several options equally (judge `rule`); they are wrong.
       no_aspect: lines of the open questions that no aspect can be found for; they are in no part.
@@ -57,6 +59,7 @@ class Judged:
     parts: Mapping[str, PartScore]
     failed: int = 0
     unreadable: int = 0
+    strict_reads: int = 0
     odd_truths: int = 0
     ambiguous: int = 0
     no_aspect: int = 0
@@ -67,7 +70,7 @@ class Judged:
         """What scores.json says beside exact match."""
         whole = self.parts.get("")
         parts = {name: {"items": part.items, "score": part.score} for name, part in self.parts.items() if name}
-        counts = ("failed", "unreadable", "odd_truths", "ambiguous", "no_aspect")
+        counts = ("failed", "unreadable", "strict_reads", "odd_truths", "ambiguous", "no_aspect")
         return {
             "kind": self.kind,
             "score": whole and whole.score,
@@ -202,6 +205,14 @@ class Results:
         return [name for name in TEST_FILES if name not in there]
 
     @property
+    def unread_files(self) -> list[str]:
+        """Files with replies of the judge of which none can be read; they have no score."""
+        by_file: dict[str, list[ItemScore]] = defaultdict(list)
+        for item in self.items:
+            by_file[item.file].append(item)
+        return [name for name, items in by_file.items() if unreadable(items)]
+
+    @property
     def unknown_files(self) -> list[str]:
         """Prediction files that are no official test file; they count in no column."""
         return [file.name for file in self.files if file.name not in TEST_FILES]
@@ -253,6 +264,7 @@ class Results:
             "overall": self.overall,
             "gaps": self.gaps,
             "missing_files": self.missing_files,
+            "unread_files": self.unread_files,
             "unknown_files": self.unknown_files,
             "files": {file.name: file.to_json() for file in self.files},
             "matching": {name: matching.to_json() for name, matching in self.matching.items()},

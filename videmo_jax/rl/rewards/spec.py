@@ -11,7 +11,7 @@ from videmo_jax.affective.edit_distance import Costs
 from videmo_jax.affective.lexicon import similarity
 from videmo_jax.evaluation.judges.judging import Question, judged_query
 from videmo_jax.files.errors import UserError
-from videmo_jax.tasks.answers import parse_options
+from videmo_jax.tasks.answers import final_answer, parse_options
 from videmo_jax.tasks.taxonomy import Form, Reward, Task
 
 Normalise = Literal["size", "printed"]
@@ -59,7 +59,7 @@ class Asked:
         return self.file.rpartition("/")[2].removesuffix(".json")
 
     def judged(self, answer: str, number: int) -> Question:
-        """The question to a judge about the answer of this number."""
+        """The question to a judge about what the answer of this number says behind its thoughts."""
         labels = self.task.labels
         if self.task.form == "multi_label" and (options := parse_options(self.question)):
             labels = labels or tuple(option.letter for option in options)
@@ -69,7 +69,7 @@ class Asked:
             self.stem,
             judged_query(self.question),
             self.truth,
-            answer,
+            final_answer(answer),
             labels,
         )
 
