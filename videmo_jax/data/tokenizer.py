@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import tokenizers
 
@@ -31,11 +31,11 @@ SIDE_FILES = (
     "chat_template.jinja",
 )
 
-# Qwen2.5's special tokens in Qwen's order: their ids follow the vocabulary. They are control tokens: they end turns and
-# stand for pixels and places in a picture. The chat template writes them; no text makes them, whatever a user types, and
-# so no answer holds them. All others are words of the text: Qwen's own `<tool_call>` or `<|fim_prefix|>`, which it does
-# not call special, and what a user adds (`<think>`), special or not: «special» asks readers to hide a token, and whoever
-# reads our answers looks for it.
+# Qwen2.5's special tokens in Qwen's order: their ids follow the vocabulary. They are control tokens: they open and end
+# turns, and stand for pixels and places in a picture. The chat template writes them; whatever a user types, no text
+# makes them, and so no answer holds them. All other added tokens are words of the text: Qwen's own that it does not
+# call special (`<tool_call>`, `<|fim_prefix|>`), and what a user adds (`<think>`), special or not. «Special» asks
+# readers to hide a token; whoever reads our answers looks for it.
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -117,6 +117,10 @@ class Tokenizer:
     def embedded(cls) -> Self:
         """The small English tokenizer of this package (`embedded/train_tokenizer.py`): byte-level BPE as Qwen's."""
         return cls(_embedded_files(), "the embedded tokenizer")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is read from the files again: the library's own copies would read control tokens in texts."""
+        return type(self).from_files, (self._files,)
 
     @property
     def files(self) -> dict[str, str]:
