@@ -61,17 +61,22 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def convert(flags: argparse.Namespace) -> None:
     """Runs one command."""
+    from videmo_jax.data.tokenizer import Tokenizer
     from videmo_jax.interop.export_hf import export_hf
     from videmo_jax.interop.import_hf import import_hf
+    from videmo_jax.sampling.policy import never_sampled
+    from videmo_jax.training.checkpoint import read_meta, read_tokenizer_files
 
     with progress_bar(flags.command) as report:
         if flags.command == "import":
-            import_hf(
+            checkpoint = import_hf(
                 flags.hf, flags.out, tokenizer=flags.tokenizer, seconds_per_grid=flags.seconds_per_grid, report=report
             )
         else:
             shard_bytes = int(flags.shard_gb * 1e9)
             export_hf(flags.checkpoint, flags.out, dtype=flags.dtype, shard_bytes=shard_bytes, report=report)
+    if flags.command == "import":
+        print(never_sampled(Tokenizer.from_files(read_tokenizer_files(checkpoint)), read_meta(checkpoint).model))
     print(f"wrote {flags.out}")
 
 

@@ -1,5 +1,7 @@
 """Cached decoding against the full forward pass, and what the choice of a token promises."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import Rows, VidEmo
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import Decoding, _draw, generate
 
 CONFIG = ModelConfig(
     TextConfig(64, 3, 4, 2, 16, 96, 96, (2, 3, 3), tied=True),
@@ -178,3 +180,25 @@ def test_weights_in_a_cpu_s_strips_give_the_answers_of_weights_as_they_are(decod
     np.testing.assert_array_equal(strips.tokens, plain.tokens)
     np.testing.assert_allclose(strips.log_probs, plain.log_probs, atol=1e-4)
     assert len(np.unique(plain.tokens)) > 5
+
+
+@pytest.mark.parametrize(
+    "decoding", [Decoding(), Decoding(temperature=0.8, top_k=20, top_p=0.9)], ids=["greedy", "sampled"]
+)
+@pytest.mark.parametrize("banned", [(), (3,), (0, 5, *range(60, 96))], ids=len)
+def test_a_mask_bans_to_the_bit_what_writing_single_logits_does(decoding, banned):
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, (4, 5, 96)), jnp.float32)
+    scaled = logits / (decoding.temperature or 1)
+    written = scaled.at[..., np.array(banned, int)].set(-jnp.inf) * (decoding.temperature or 1)
+
+    def draw(logits, banned):
+        step = jax.jit(partial(_draw, seeds=seeds(4), decoding=decoding, banned_ids=banned))
+        assert "scatter" not in step.lower(logits, jnp.int32(3)).as_text()
+        return tuple(map(np.asarray, step(logits, jnp.int32(3))))
+
+    token, log_prob = draw(logits, banned)
+    np.testing.assert_array_equal(token, draw(written, ())[0])
+    assert not np.isin(token, banned).any() and len(np.unique(token)) > 8
+    # Those of all tokens, banned ones among them: what a trainer computes.
+    expected = jax.nn.log_softmax(scaled)
+    np.testing.assert_allclose(log_prob, np.take_along_axis(expected, token[..., None], -1)[..., 0], atol=1e-5)

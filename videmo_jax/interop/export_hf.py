@@ -22,6 +22,7 @@ from videmo_jax.interop.hf_files import (
     fit_inputs,
     generation_config,
     image_processor_config,
+    tokenizer_files,
     video_processor_config,
 )
 from videmo_jax.interop.hf_names import HfTensor, Path, hf_tensors
@@ -159,7 +160,7 @@ def _texts(meta: Meta, tokenizer: Tokenizer, specs: list[TensorSpec]) -> dict[st
     }
     return {
         **{name: json.dumps(values, indent=2) + "\n" for name, values in objects.items()},
-        **tokenizer.files,
+        **tokenizer_files(tokenizer),
         **chat_template_files(tokenizer),
-        "README.md": readme(inputs, dtype),
+        "README.md": readme(inputs, dtype, tokenizer),
     }

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from videmo_jax.data.inputs import InputSpec
-from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.data.tokenizer import CONFIG_FILE, Tokenizer
 from videmo_jax.data.video import FrameSpec
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.vision import PIXEL_MEAN, PIXEL_STD
@@ -63,6 +63,21 @@ def _pixels(spec: FrameSpec) -> dict[str, Any]:
     }
 
 
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, str]:
+    """The tokenizer's files word for word, unless tokenizer_config.json lists added tokens and not all of them.
+
+    transformers believes that list alone and would not know the others: it is completed.
+    """
+    files = tokenizer.files
+    config = json.loads(files.get(CONFIG_FILE, "{}"))
+    listed = config.get("added_tokens_decoder")
+    added = {str(id): token.__getstate__() for id, token in tokenizer.added.items()}
+    if listed is None or listed.keys() >= added.keys():
+        return files
+    config["added_tokens_decoder"] = added
+    return files | {CONFIG_FILE: json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+
+
 def chat_template_files(tokenizer: Tokenizer) -> dict[str, str]:
     """The processor's chat template as a file of its own, where the tokenizer's files have none.
 
@@ -72,7 +87,7 @@ def chat_template_files(tokenizer: Tokenizer) -> dict[str, str]:
     files = tokenizer.files
     if "chat_template.json" in files or "chat_template.jinja" in files:
         return {}
-    own = json.loads(files.get("tokenizer_config.json", "{}")).get("chat_template")
+    own = json.loads(files.get(CONFIG_FILE, "{}")).get("chat_template")
     if not isinstance(own, str) or "<|video_pad|>" not in own:
-        own = json.loads(Tokenizer.embedded().files["tokenizer_config.json"])["chat_template"]
+        own = json.loads(Tokenizer.embedded().files[CONFIG_FILE])["chat_template"]
     return {"chat_template.jinja": own}

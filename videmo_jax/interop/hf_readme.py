@@ -3,6 +3,7 @@
 from string import Template
 
 from videmo_jax.data.inputs import InputSpec
+from videmo_jax.data.tokenizer import QWEN_SPECIAL_TOKENS, Tokenizer
 
 _TEMPLATE = Template("""\
 ---
@@ -63,7 +64,7 @@ inputs = processor(
 output = model.generate(**inputs, max_new_tokens=2048)
 print(processor.batch_decode(output[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)[0])
 ```
-
+$hidden
 ## vLLM (GPU)
 
 Offline, with the frames of training:
@@ -107,18 +108,27 @@ the largest id so far + 1: that is how this model was trained.
 Where it matters, give the model `position_ids` of your own.
 """)
 
+_HIDDEN = Template("""
+The tokenizer calls $tokens special: `skip_special_tokens=True` leaves them out of answers. To read them, pass False, in
+vLLM to `SamplingParams`, and cut off the `<|im_end|>` at the end.
+""")
+
 _NOMINAL = "sampled = [$fps for _ in sampled]  # this model is told 1 second, whatever was really sampled"
 
 
-def readme(inputs: InputSpec, dtype: str) -> str:
+def readme(inputs: InputSpec, dtype: str, tokenizer: Tokenizer) -> str:
     """The text for one model.
 
     Args:
       inputs: how its clips become frames, and which time it is told.
       dtype: of most of its weights.
+      tokenizer: its own.
     """
     spec, nominal = inputs.frames, inputs.seconds_per_grid == "nominal"
+    special = (token.content for token in tokenizer.added.values() if token.special)
+    hidden = ", ".join(f"`{token}`" for token in special if token not in QWEN_SPECIAL_TOKENS)
     text = _TEMPLATE.substitute(
+        hidden=_HIDDEN.substitute(tokens=hidden) if hidden else "",
         dtype=dtype,
         rate=f"{spec.rate:g}",
         min_frames=spec.min_frames,

@@ -33,9 +33,21 @@ def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def banned_ids(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, ...]:
-    """The ids that no answer holds: special tokens (some stand for pixels, trl 3847) and ids without a token."""
+    """The ids that no answer holds, as no text does: Qwen's control tokens but for the end (some stand for pixels, trl
+    3847), and ids without a token."""
     beyond = range(tokenizer.vocab_size, model.text.vocab)
-    return tuple(sorted((tokenizer.special_ids - set(stop_ids(tokenizer))).union(beyond)))
+    control = tokenizer.special_ids.difference(stop_ids(tokenizer))
+    return tuple(sorted(control.union(tokenizer.unused_ids, beyond)))
+
+
+def never_sampled(tokenizer: Tokenizer, model: ModelConfig) -> str:
+    """One line that says what `banned_ids` are."""
+    banned = banned_ids(tokenizer, model)
+    control = [token for id in banned if (token := tokenizer.token(id))]
+    return (
+        f"never sampled: {len(banned) - len(control):,} of {model.text.vocab:,} ids, which have no token, and Qwen's "
+        f"control tokens, which text cannot hold either: {', '.join(control)}"
+    )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from videmo_jax.data.chat import count_text_tokens
 from videmo_jax.data.records.schema import Grid, RecordError, decode_sample
 from videmo_jax.data.records.shards import check_size, write_entry
 from videmo_jax.data.sample import Sample
-from videmo_jax.data.tokenizer import MAIN_FILE, Tokenizer
+from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
 
 INDEX = "index"
@@ -62,8 +62,8 @@ class SampleLengths:
 
 
 def tokenizer_id(tokenizer: Tokenizer) -> str:
-    """Names a tokenizer by the text of its main file: 16 hexadecimal digits."""
-    return hashlib.sha256(tokenizer.files[MAIN_FILE].encode()).hexdigest()[:16]
+    """Names a tokenizer by how it reads texts: 16 hexadecimal digits."""
+    return hashlib.sha256(tokenizer.definition.encode()).hexdigest()[:16]
 
 
 def write_clip_index(out: epath.Path, grids: Iterable[Grid]) -> Entry:

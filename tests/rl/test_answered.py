@@ -1,0 +1,40 @@
+"""Answers with tokens that a user added: their texts, and which of their tokens bear the credit of a node."""
+
+import numpy as np
+import pytest
+
+from tests.data.added_tokens import REASONING, extended
+from videmo_jax.data.tokenizer import Tokenizer
+from videmo_jax.rl.advantages import Advantages
+from videmo_jax.rl.answered import Answered
+from videmo_jax.rl.rewards import GroupRewards
+
+TOKENIZER = Tokenizer.from_files(extended(REASONING))
+
+
+def answers(*texts):
+    """The answers to one prompt, each with its end."""
+    ids = [[*TOKENIZER.encode(text), TOKENIZER.im_end] for text in texts]
+    slots = max(map(len, ids))
+    tokens = np.array([each + [TOKENIZER.im_end] * (slots - len(each)) for each in ids])
+    return Answered((object(),), tokens[None], np.array([[len(each) for each in ids]]), TOKENIZER, (TOKENIZER.im_end,))
+
+
+def test_texts_keep_added_tokens():
+    text = "<think>Her eyes are wet.</think><answer>She is sad.</answer>"
+    assert answers(text, "happy").texts == [[text, "happy"]]
+
+
+@pytest.mark.parametrize("tags", [("", ""), ("<think>", "</think>"), ("<answer>", "</answer>")], ids=str)
+def test_the_credit_of_a_node_lies_on_the_tokens_that_say_it(tags):
+    before, after = tags
+    text = f"{before}He frowns a lot{after} and is happy today"
+    start = text.index(" happy")
+    credit = (((start, start + len(" happy"), -1.0),), None)
+    found = GroupRewards(np.zeros((1, 2)), np.ones(1, bool), ("tree",), credit=(credit,))
+    advantages = Advantages(np.zeros((1, 2), np.float32), np.ones((1, 2), bool), 0, 0)
+    rollout = answers(text, "sad")
+    own = rollout.by_token(advantages, found, 1.0)[0, 0]
+    credited = rollout.tokens[0, 0][own > 0]
+    assert TOKENIZER.decode(credited.tolist()) == " happy"
+    assert len(credited) == len(TOKENIZER.encode(" happy"))
