@@ -14,7 +14,7 @@ from tests.pytorch import torch
 from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.tokenizer import CONFIG_FILE, MAIN_FILE, Tokenizer
-from videmo_jax.evaluation.answerer import Answerer
+from videmo_jax.evaluation.answers.answerer import Answerer
 from videmo_jax.interop.export_hf import export_hf
 from videmo_jax.interop.hf_files import tokenizer_files
 from videmo_jax.interop.hf_readme import readme

@@ -7,7 +7,7 @@ from tests.data.added_tokens import REASONING, extended
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.rl.advantages import Advantages
 from videmo_jax.rl.answered import Answered
-from videmo_jax.rl.rewards import GroupRewards
+from videmo_jax.rl.rewards.reward import GroupRewards
 
 TOKENIZER = Tokenizer.from_files(extended(REASONING))
 
