@@ -36,13 +36,14 @@ ENTRY %main (p: bf16[6,8]) -> bf16[6,8] {
   %while.1 = (s32[], bf16[6,8]{1,0}) while(%state), condition=%condition, body=%body
   %all-reduce-start.1 = (f32[10]{0}, f32[10]{0}) all-reduce-start(%g), replica_groups=[2,8]<=[4,2,2]T(1,0,2)
   %permute = bf16[6,8]{1,0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}
+  %turned = f32[2]{0} all-reduce(%c), replica_groups=mesh['x'=1,'y'=4,'z'=2], device_ids=([4,2]T(1,0)) {'y'}
   %last = (f32[3]{0}, f32[5]{0}) all-reduce(%a, %b), replica_groups=mesh['x'=4, 'y'=4] {'y'}, to_apply=%add
 }
 """
 
 
 def test_a_text_by_hand():
-    gather, scatter, reduce, permute, last = collectives(TEXT)
+    gather, scatter, reduce, permute, turned, last = collectives(TEXT)
     assert (gather.kind, gather.times, gather.devices, gather.where) == ("all-gather", 28, (0, 4, 8, 12), "a/gather")
     assert gather.moved == 4 * 6 * 8 * 2 * 3 / 4
     assert (scatter.kind, scatter.times, scatter.moved) == ("reduce-scatter", 28, 4 * 6 * 8 * 2 * 3 / 4)
@@ -51,6 +52,8 @@ def test_a_text_by_hand():
     assert (reduce.kind, reduce.devices) == ("all-reduce", (0, 1, 4, 5, 8, 9, 12, 13))
     assert reduce.moved == 2 * 10 * 4 * 7 / 8
     assert (permute.kind, permute.moved) == ("collective-permute", 6 * 8 * 2)
+    # [[0, 1], [2, 3], [4, 5], [6, 7]] turned is [[0, 2, 4, 6], [1, 3, 5, 7]], which the mesh takes as [1, 4, 2]
+    assert turned.devices == (0, 4, 1, 5)
     assert (last.devices, last.moved) == ((0, 1, 2, 3), 2 * (3 + 5) * 4 * 3 / 4)
 
 
@@ -84,7 +87,7 @@ def test_a_loop_that_ends_when_its_data_say_so_takes_the_trips_that_it_is_given(
     assert text != TEXT
     gather, scatter, *others = collectives(text, open_trips=511)
     assert (gather.times, scatter.times) == (511, 511)
-    assert [collective.times for collective in others] == [1, 1, 1]
+    assert [collective.times for collective in others] == [1, 1, 1, 1]
     assert collectives(TEXT, open_trips=511)[0].times == 28
     with pytest.raises(HloError, match="condition"):
         collectives(text)

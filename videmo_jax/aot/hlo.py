@@ -22,6 +22,8 @@ _CALLED = re.compile(r"\b(?:calls|to_apply|body|branch_computations|called_compu
 _WHILE = re.compile(r" while\(.*\bcondition=%([\w.\-]+), body=%([\w.\-]+)")
 _LIMIT = re.compile(r"^\s*%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 _CHAIN = re.compile(r'frontend_attributes=\{[^}]*chain_id="(\d+)"')
+# Device numbers in another order than the mesh's stand behind it: libtpu 0.0.42.
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
 _GOES_ON = re.compile(r" async-(?:update|done)\(")  # they name what async-start has begun
 
 
@@ -157,13 +159,18 @@ def _group(line: str) -> tuple[int, ...]:
     if match := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", line):
         return tuple(map(int, match[1].split(",")))
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
-        sizes = list(map(int, match[3].split(",")))
-        order = list(map(int, match[4].split(","))) if match[4] else range(len(sizes))
-        numbers = np.arange(math.prod(sizes)).reshape(sizes).transpose(order).reshape(int(match[1]), int(match[2]))
-        return tuple(numbers[0].tolist())
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        return tuple(_numbered(match[3], match[4]).reshape(int(match[1]), int(match[2]))[0].tolist())
+    if match := _MESH.search(line):
         axes = re.findall(r"'(\w+)'=(\d+)", match[1])
-        numbers = np.arange(math.prod(int(size) for _, size in axes)).reshape([int(size) for _, size in axes])
-        named = re.findall(r"'(\w+)'", match[2])
+        sizes = [int(size) for _, size in axes]
+        numbers = _numbered(match[2] or str(math.prod(sizes)), match[3]).reshape(sizes)
+        named = re.findall(r"'(\w+)'", match[4])
         return tuple(numbers[tuple(slice(None) if axis in named else 0 for axis, _ in axes)].reshape(-1).tolist())
     raise HloError(f"a collective without groups: {line.strip()[:120]}")
+
+
+def _numbered(sizes: str, order: str | None) -> np.ndarray:
+    """The numbers of the devices as an array of these sizes, its axes then put into this order."""
+    shape = list(map(int, sizes.split(",")))
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    return numbers.transpose(list(map(int, order.split(",")))) if order else numbers
