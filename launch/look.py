@@ -5,8 +5,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videmo_jax.commands import one_line
@@ -14,6 +13,7 @@ from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import read_journal
 from videmo_jax.files.paths import open_path
 from videmo_jax.files.writing import write_text
+from videmo_jax.tasks.taxonomy import is_named
 
 if TYPE_CHECKING:
     from videmo_jax.data.sample import Sample
@@ -129,7 +129,7 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
     if include is None:
         places = np.arange(len(file_of))
     else:
-        asked = [any(fnmatchcase(PurePath(name).name, pattern) for pattern in include) for name in names]
+        asked = [any(is_named(name, pattern) for pattern in include) for name in names]
         if not any(asked):
             raise RecordError(f"{flags.data}: no file is named {' or '.join(include)}; there are: {', '.join(names)}.")
         places = np.flatnonzero(np.array(asked)[file_of])
@@ -156,7 +156,7 @@ def look(flags: argparse.Namespace) -> None:
 
     if flags.out.is_dir():
         raise UserError(f"--out {flags.out}: is a folder; name a file, such as {flags.out / 'look.html'}")
-    include = flags.tasks and [f"{name.removesuffix('.json')}.json" for name in flags.tasks]
+    include = flags.tasks
     prepared = (open_path(flags.data) / MANIFEST).exists()
     data = (from_records if prepared else from_videos)(flags, include)
     chosen = [(number, data.sample(number)) for number in choose(data.files, flags.samples, flags.seed)]

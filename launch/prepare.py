@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   python launch/prepare.py --synthetic 1000 --out records/synthetic --frames min_pixels=784 max_pixels=12544
 
 A run that was killed goes on where it was: give the same command again. With another --tokenizer, finished records
-get the lengths of their texts by it.
+get the lengths of their texts by it; with changed annotations their samples are written again, and only new clips are
+decoded.
 """
 
 
@@ -70,6 +71,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (default 90)")
     parser.add_argument("--shard-size", type=int, default=256, help="clips a shard (default 256)")
     parser.add_argument("--clip-seconds", type=float, default=60, help="a slower clip is left out (default 60)")
+    parser.add_argument(
+        "--max-skipped-share",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="of a split's samples that may have a fault (default 0.05); more end in an error",
+    )
     parser.add_argument(
         "--frames",
         nargs="+",
@@ -157,6 +165,7 @@ def run(flags: argparse.Namespace) -> None:
             workers=flags.workers,
             runner=flags.beam_runner and BeamRunner(flags.beam_runner, shlex.split(flags.beam_options)),
             clip_seconds=flags.clip_seconds,
+            max_skipped_share=flags.max_skipped_share,
             on_shard=lambda kind, done, total: report(f"shards of {kind}", done, total),
         )
     counts = manifest["counts"]

@@ -243,7 +243,10 @@ def test_broken_clips_are_listed_and_nothing_else_is_lost(crowd, tmp_path):
     for video, way in broken.items():
         BREAK[way](root / video)
     spec = FrameSpec(min_pixels=784, max_pixels=12_544, max_decoded_frames=50, max_source_pixels=256 * 256)
-    manifest = prepare(root, out, Settings(frames=spec, shard_size=40), workers=2)
+    settings = Settings(frames=spec, shard_size=40)
+    with pytest.raises(RecordError, match=r"of test had to be left out, more than max_skipped_share = 0\.04 allows"):
+        prepare(root, out, settings, workers=2, max_skipped_share=0.04)
+    manifest = prepare(root, out, settings, workers=2, max_skipped_share=0.1)
 
     listed = report(out)
     lost = {sample.id for sample in whole if broken.keys() & set(sample.videos)}

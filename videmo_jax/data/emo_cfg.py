@@ -1,4 +1,4 @@
-"""Reader of Emo-CFG's official layout (PAPER.md section 5): `ROOT/jsons/{split}/{group}/{variant}/*.json`.
+"""Reader of Emo-CFG's official layout (PAPER.md section 5): `ROOT/jsons/{split}/{group}/{variant}/*.json` or `.jsonl`.
 
 A file that cannot be read is refused at once, because it means a broken download. A sample that cannot be used is
 listed with its reason and left out, because one bad line among millions must not stop a run, nor vanish silently.
@@ -8,15 +8,15 @@ import hashlib
 import os
 import posixpath
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from videmo_jax.data.sample import ROLES, VIDEO_TAG, Message, Sample
+from videmo_jax.data.sample import IMAGE_TAG, ROLES, VIDEO_TAG, Message, Sample
 from videmo_jax.files.json_records import MAX_FILE_BYTES, DatasetError, json_records
+from videmo_jax.tasks.taxonomy import is_named
 
 __all__ = ["DatasetError", "EmoCfg", "Rejected", "annotation_files", "iterate_emo_cfg", "read_emo_cfg"]
 
@@ -50,26 +50,27 @@ class Duplicate(BadSample):
 
 
 class Seen:
-    """The samples that were met: where the same one comes again, it says which was the first.
+    """The samples that were met in a file: where the same one comes again, it says which was the first.
 
-    Some 170 bytes a sample: 64 bits of a digest stand for it, which among 2 million are equal by chance once in ten
-    million datasets.
+    Files do not know of each other: which samples fall must not depend on which files are chosen, and the same question
+    may well stand in two of them. Some 100 bytes a sample: 64 bits of a digest stand for it, which among 2 million are
+    equal by chance once in ten million datasets.
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, int] = {}
-        self._first: dict[int, int] = {}  # digest to file and number in it, in one integer
+        self._file = ""
+        self._first: dict[int, str] = {}  # digest to id
 
     def refuse(self, sample: Sample) -> None:
-        """Takes a sample; raises Duplicate where its messages and videos are those of an earlier one."""
+        """Takes a sample; raises Duplicate where its messages and videos are those of an earlier one of its file."""
+        if sample.file != self._file:
+            self._file, self._first = sample.file, {}
         digest = hashlib.blake2b(digest_size=8)
         for part in (*((turn.role, turn.content) for turn in sample.messages), sample.videos):
             digest.update(repr(part).encode())
-        number = int(sample.id.rpartition("#")[2])
-        place = self._files.setdefault(sample.file, len(self._files)) << 40 | number
-        first = self._first.setdefault(int.from_bytes(digest.digest()), place)
-        if first != place:
-            raise Duplicate(f"the same as {list(self._files)[first >> 40]}#{first & (1 << 40) - 1}")
+        first = self._first.setdefault(int.from_bytes(digest.digest()), sample.id)
+        if first != sample.id:
+            raise Duplicate(f"the same as {first}")
 
 
 def read_emo_cfg(
@@ -152,18 +153,20 @@ def annotation_files(root: Path, split: str, variant: str = "full", include: Seq
                 + (f"; {expected.parent} holds {_listing(expected.parent)}." if expected != root else ".")
             )
     groups = [group for group in sorted(folder.iterdir()) if (group / variant).is_dir()]
-    files = [path for group in groups for path in sorted((group / variant).glob("*.json"))]
+    files = [
+        path for group in groups for path in sorted((group / variant).iterdir()) if path.suffix in (".json", ".jsonl")
+    ]
     if not files:
         raise DatasetError(
-            f"{folder}: no GROUP/{variant}/*.json below it; it holds {_listing(folder)}. "
+            f"{folder}: no GROUP/{variant}/*.json or *.jsonl below it; it holds {_listing(folder)}. "
             "Choose another variant (full, sampled) or check the download."
         )
     for pattern in include or ():
-        if not any(fnmatchcase(path.name, pattern) for path in files):
+        if not any(is_named(path.name, pattern) for path in files):
             names = ", ".join(path.name for path in files)
             raise DatasetError(f"{folder}: no {variant} file is named {pattern!r}; there are: {names}.")
     if include is not None:
-        files = [path for path in files if any(fnmatchcase(path.name, pattern) for pattern in include)]
+        files = [path for path in files if any(is_named(path.name, pattern) for pattern in include)]
     return files
 
 
@@ -189,6 +192,15 @@ class VideoFolder:
             self._faults[path] = self._look(path)
         return self._faults[path]
 
+    def relative(self, path: str) -> str:
+        """A path below the root that is written from the root of the disk, as it is written elsewhere."""
+        if not path.startswith("/"):
+            return path
+        for root in (os.path.abspath(self.root), self._real_root):
+            if path.startswith(f"{root}/"):
+                return path[len(root) + 1 :]
+        return path
+
     def _look(self, path: str) -> str | None:
         if path.startswith("/") or posixpath.normpath(path).split("/")[0] == "..":
             return "leaves the dataset's root; paths are relative to it"
@@ -207,12 +219,14 @@ def _sample(id: str, file: str, record: Any, videos: VideoFolder) -> Sample:
     """A typed sample from one JSON record; raises `BadSample`."""
     if not isinstance(record, dict):
         raise BadSample(f"the record is {kind(record)}, expected an object")
-    if record.get("images"):
+    if record.get("images") or record.get("image"):
         raise BadSample("images are not supported, only videos")
-    messages = checked_messages(record.get("messages"))
-    paths = record.get("videos") or []
+    messages = checked_turns(record)
+    paths = record.get("videos") or record.get("video") or []
+    paths = [paths] if isinstance(paths, str) else paths
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise BadSample("videos is not a list of paths")
+    paths = [videos.relative(path) for path in paths]
     source = record.get("source")
     if not isinstance(source, str | None):
         raise BadSample(f"source is {kind(source)}, expected text")
@@ -224,6 +238,33 @@ def _sample(id: str, file: str, record: Any, videos: VideoFolder) -> Sample:
             raise BadSample(f"video {path!r:.300} {fault}")
     # Interned, here and in `checked_messages`: millions of samples share paths, sources and three roles.
     return Sample(id, file, messages, tuple(map(sys.intern, paths)), source and sys.intern(source))
+
+
+SPEAKERS = {"human": "user", "gpt": "assistant"}  # of `conversations`, in our words; the others are the same
+
+
+def checked_turns(record: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The turns of a record: `messages` or `conversations`, behind a `system` of its own; raises BadSample."""
+    turns = record.get("messages")
+    if turns is None and isinstance(turns := record.get("conversations"), list):
+        turns = [_spoken(turn) for turn in turns]
+    messages, system = checked_messages(turns), record.get("system")
+    if system is None or system == "":
+        return messages
+    if not isinstance(system, str) or not _is_unicode(system):
+        raise BadSample(f"system is {kind(system)}, expected text")
+    if messages[0].role == "system" and messages[0].content != system:
+        raise BadSample("system is another text than its first message, a system's too")
+    return messages if messages[0].role == "system" else (Message("system", system), *messages)
+
+
+def _spoken(turn: Any) -> Any:
+    """A turn of `conversations` with the keys and roles of `messages`."""
+    if not isinstance(turn, dict):
+        return turn
+    speaker = turn.get("from")
+    role = SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker
+    return turn | {"role": role, "content": turn.get("value")}
 
 
 def checked_messages(turns: Any) -> tuple[Message, ...]:
@@ -242,6 +283,12 @@ def checked_messages(turns: Any) -> tuple[Message, ...]:
             raise BadSample(f"message {number}: content holds half a surrogate pair, which is no text")
         if role == "system" and number > 0:
             raise BadSample(f"message {number}: a system message may only come first")
+        if role == "user" and IMAGE_TAG in content:
+            raise BadSample(f"message {number}: holds {IMAGE_TAG}, and images are not supported")
+        if role == "assistant" and not content.strip():
+            raise BadSample(f"message {number}: the assistant's answer is empty; the end alone would be trained")
+        if role == "assistant" and turn.get("loss", True) not in (True, None):
+            raise BadSample(f"message {number}: its loss is {turn['loss']!r}; all the assistant's turns are trained")
     if turns[-1]["role"] != "assistant":
         raise BadSample(f"the last message is the {turns[-1]['role']}'s, expected the assistant's answer")
     if all(turn["role"] != "user" for turn in turns):

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from videmo_jax.data.emo_cfg import BadSample, Rejected, Seen, checked, checked_messages, kind
+from videmo_jax.data.emo_cfg import BadSample, Rejected, Seen, checked, checked_turns, kind
 from videmo_jax.data.sample import VIDEO_TAG, Sample
 from videmo_jax.files.json_records import DatasetError, json_lines
 
 FOLDER = "instructions/"  # that `Sample.file` begins with
-ROLES = {"human": "user", "gpt": "assistant"}  # of `conversations`, in our words; the others are the same
 
 
 def is_instruction(file: str) -> bool:
@@ -60,18 +59,7 @@ def iterate_instructions(
 def _sample(id: str, file: str, record: Any) -> Sample:
     if not isinstance(record, dict):
         raise BadSample(f"the record is {kind(record)}, expected an object")
-    turns = record.get("messages")
-    if turns is None and isinstance(turns := record.get("conversations"), list):
-        turns = [_turn(turn) for turn in turns]
-    messages = checked_messages(turns)
+    messages = checked_turns(record)
     if any(VIDEO_TAG in message.content for message in messages if message.role == "user"):
         raise BadSample(f"holds {VIDEO_TAG}, and instructions have no clips")
     return Sample(id, file, messages)
-
-
-def _turn(turn: Any) -> Any:
-    """A turn of `conversations` with the keys and roles of `messages`."""
-    if not isinstance(turn, dict):
-        return turn
-    speaker = turn.get("from")
-    return {"role": ROLES.get(speaker, speaker) if isinstance(speaker, str) else speaker, "content": turn.get("value")}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 ROLES = ("system", "user", "assistant")
-VIDEO_TAG = "<video>"
+VIDEO_TAG, IMAGE_TAG = "<video>", "<image>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class SkipLog:
     Threads may share it; an id counts once, however often an epoch meets it.
     """
 
-    def __init__(self, path: Path | None, *, total: int, max_share: float, called: str = "") -> None:
+    def __init__(self, path: Path | None, *, total: int, max_share: float, called: str = "", before: int = 0) -> None:
         """Goes on with the file of an earlier run, if there is one.
 
         Args:
@@ -27,18 +27,23 @@ class SkipLog:
           total: samples there are.
           max_share: of them that may be left out before the run stops.
           called: what messages call the file, where it is copied elsewhere.
+          before: of the total, those that were left out when records were prepared; their reasons stand there.
+
+        Raises:
+          SkippedTooMuch: those alone, or with those of an earlier run, are more than may be.
         """
         self._called = called or str(path)
         self._path, self._total, self._max_share = path, total, max_share
         self._lock = threading.Lock()
         self.reasons: dict[str, str] = {}
-        self._faults = 0
+        self._faults = before
         if path is not None and path.exists():
             records = read_journal(path, "delete the line, or the file: its samples are looked at again")
             for record in records:
                 self.reasons[record["id"]] = record["reason"]
                 self._faults += record.get("counts", True)
             write_text(path, map(to_line, records))
+        self._check(f"{before} when the records were prepared (their report.jsonl)")
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -61,9 +66,11 @@ class SkipLog:
             if self._path is not None:
                 append_text(self._path, to_line({"id": id, "reason": reason} | ({} if counts else {"counts": False})))
             self._faults += counts
-            if self._faults > self._max_share * self._total:
-                raise SkippedTooMuch(
-                    f"{self._faults} of {self._total} samples had to be left out, more than "
-                    f"data.max_skipped_share = {self._max_share:g} allows; the last: {id}: {reason}"
-                    + (f"; all are listed in {self._called}" if self._path else "")
-                )
+            self._check(f"the last: {id}: {reason}")
+
+    def _check(self, last: str) -> None:
+        if self._faults > self._max_share * self._total:
+            raise SkippedTooMuch(
+                f"{self._faults} of {self._total} samples had to be left out, more than data.max_skipped_share = "
+                f"{self._max_share:g} allows; {last}" + (f"; all are listed in {self._called}" if self._path else "")
+            )

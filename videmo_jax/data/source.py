@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
@@ -28,6 +27,7 @@ from videmo_jax.data.video import Clip, ClipCache, FrameSpec, VideoError, clip_g
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.paths import is_remote
 from videmo_jax.model.positions import VisionGrid
+from videmo_jax.tasks.taxonomy import is_named
 
 T = TypeVar("T")
 
@@ -98,6 +98,11 @@ class Source(Protocol):
         """Where each sample comes from."""
         ...
 
+    @property
+    def left_out(self) -> int:
+        """Samples with a fault that were left out before, when records were prepared."""
+        ...
+
     def lengths(self, wanted: Bool[np.ndarray, "N"]) -> Lengths:
         """The lengths of the samples that are wanted, and perhaps of others."""
         ...
@@ -149,6 +154,11 @@ class VideoSource:
     def id(self, number: int) -> str:
         """Annotation file and place in it."""
         return self.samples[number].id
+
+    @property
+    def left_out(self) -> int:
+        """None: what is read now is also counted now."""
+        return 0
 
     @property
     def files(self) -> Files:
@@ -219,6 +229,11 @@ class RecordSource:
             return f"record {number}"
 
     @property
+    def left_out(self) -> int:
+        """Of this split, by the manifest; what was prepared before it had such a count has none."""
+        return self._records.manifest["counts"].get("faulty", {}).get(self._records.split, 0)
+
+    @property
     def files(self) -> Files:
         """Where each sample comes from."""
         return Files(self._known.files, self._known.file.astype(np.int32))
@@ -267,10 +282,10 @@ def open_source(
     """
     if is_remote(root) or (Path(root) / MANIFEST).is_file():
         source = RecordSource(_matching(read_records(root, split), frames, instructions), tokenizer)
-        names = [PurePosixPath(file).name for file in source.files.names]
         for pattern in include or ():
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise SourceError(f"{root}: no annotation file is named {pattern!r}; there are: {', '.join(names)}")
+            if not any(is_named(file, pattern) for file in source.files.names):
+                names = ", ".join(PurePosixPath(file).name for file in source.files.names)
+                raise SourceError(f"{root}: no annotation file is named {pattern!r}; there are: {names}")
         return source, []
     data = read_emo_cfg(
         root, split, variant=variant, include=include, duplicates="reject" if split == "train" else "keep"

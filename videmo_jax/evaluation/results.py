@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from videmo_jax.files.errors import FileError
 from videmo_jax.files.json_records import read_json, to_line
 from videmo_jax.files.paths import open_path
 from videmo_jax.files.writing import write_json, write_text
+from videmo_jax.tasks.taxonomy import is_named
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,10 @@ def _chosen(
     """The files that one of the patterns matches."""
     if tasks is None:
         return predictions
-    patterns = [pattern.removesuffix(".json") for pattern in tasks]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in predictions):
+    for pattern in tasks:
+        if not any(is_named(name, pattern) for name in predictions):
             raise PredictionError(f"{folder}: no file is named {pattern!r}; there are: {', '.join(predictions)}.")
-    return {name: lines for name, lines in predictions.items() if any(fnmatchcase(name, p) for p in patterns)}
+    return {name: lines for name, lines in predictions.items() if any(is_named(name, pattern) for pattern in tasks)}
 
 
 def _recipe(folder: epath.Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,7 +13,7 @@ from videmo_jax.data.instructions import is_instruction
 from videmo_jax.data.mixture import Mixture, Part, shared
 from videmo_jax.data.source import Files
 from videmo_jax.files.errors import UserError
-from videmo_jax.tasks.taxonomy import STAGES, Task, task_of
+from videmo_jax.tasks.taxonomy import STAGES, Task, is_named, task_of
 from videmo_jax.training.optimizer import OptimizerSpec
 
 
@@ -177,10 +176,10 @@ def _by_weight(stage: Stage, files: Files, own: Bool[np.ndarray, "N"]) -> dict[f
 
     def weight(file: str) -> float:
         name = PurePosixPath(file).name
-        return next((weight for pattern, weight in stage.weights if fnmatchcase(name, pattern)), 1.0)
+        return next((weight for pattern, weight in stage.weights if is_named(name, pattern)), 1.0)
 
     for pattern, _ in stage.weights:
-        if not any(fnmatchcase(PurePosixPath(file).name, pattern) for file in files.names):
+        if not any(is_named(file, pattern) for file in files.names):
             raise CurriculumError(f"stages.{stage.name}.weights: no annotation file is named {pattern!r}")
     weights = np.array([weight(file) for file in files.names])[files.file]
     return {value: _numbers(own & (weights == value)) for value in np.unique(weights[own]).tolist()}

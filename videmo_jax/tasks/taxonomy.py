@@ -158,8 +158,18 @@ def declared_task(text: str) -> Task:
     return Task(pattern, (pattern,), stage, form)
 
 
+def stem_of(file: str) -> str:
+    """The name of an annotation or prediction file, without folders and ending."""
+    return PurePath(file).name.removesuffix(".json").removesuffix(".jsonl")
+
+
+def is_named(file: str, pattern: str) -> bool:
+    """Whether a shell pattern, with or without an ending, is that of a file; its folders and ending do not matter."""
+    return fnmatchcase(stem_of(file), stem_of(pattern))
+
+
 def task_of(file: str, declared: Sequence[Task] = ()) -> Task | None:
-    """The task of an annotation or prediction file by its name; folders and `.json` do not matter.
+    """The task of an annotation or prediction file by its name; folders and endings do not matter.
 
     Args:
       file: a path or a name.
@@ -168,8 +178,8 @@ def task_of(file: str, declared: Sequence[Task] = ()) -> Task | None:
     Returns:
       The task, or None where nobody knows the file.
     """
-    stem = PurePath(file).name.removesuffix(".json")
+    stem = stem_of(file)
     for task in declared:
-        if any(fnmatchcase(stem, pattern) for pattern in task.files):
+        if any(is_named(file, pattern) for pattern in task.files):
             return task
     return _BY_STEM.get(stem)

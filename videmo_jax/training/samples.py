@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -20,6 +19,7 @@ from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.source import Lengths, Source, fitting, open_source
 from videmo_jax.data.synthetic import write_synthetic
 from videmo_jax.files.paths import is_remote, open_path
+from videmo_jax.tasks.taxonomy import is_named
 from videmo_jax.training.settings import ConfigError, Settings
 
 SYNTHETIC = "emo_cfg_synthetic"  # folder of the embedded data in the workdir
@@ -92,17 +92,21 @@ def open_samples(
       ConfigError, DatasetError, SkippedTooMuch, ValueError: what is wrong and where.
     """
     source, rejected = _source(config, workdir, settings.preparer, console)
-    count, name = len(source) + len(rejected), skip_file(host)
+    count, name = len(source) + len(rejected) + source.left_out, skip_file(host)
     skips = SkipLog(
         (logs or Path(workdir)) / name,
         total=count,
         max_share=config.data.max_skipped_share,
         called=str(open_path(workdir) / name),
+        before=source.left_out,
     )
     for each in rejected:
         skips.add(each.id, each.reason, counts=not each.again)
     for id in settings.leave_out:
         skips.add(id, "data.leave_out names it", counts=False)
+    for task in settings.declared:
+        if not any(is_named(file, task.name) for file in source.files.names):
+            raise ConfigError(f"data.tasks: no annotation file is named {task.name!r}")
     wanted = source.files.chosen(lambda file: included(file, config.data.include) or is_instruction(file))
     lengths = source.lengths(wanted)
     return Samples(source, lengths, fitting(source, lengths, wanted, budget, skips), skips, count)
@@ -110,7 +114,7 @@ def open_samples(
 
 def included(file: str, include: Sequence[str]) -> bool:
     """Whether `data.include` names a file; it names all where it is empty."""
-    return not include or any(fnmatchcase(PurePosixPath(file).name, pattern) for pattern in include)
+    return not include or any(is_named(file, pattern) for pattern in include)
 
 
 def _source(

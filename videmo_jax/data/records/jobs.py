@@ -12,7 +12,7 @@ from videmo_jax.data.records.decoder import ClipDecoder, ClipRecipe
 from videmo_jax.data.records.schema import CLIP_SPLIT, Grid
 from videmo_jax.data.records.shards import Shard, shard_name, write_shard
 from videmo_jax.data.video import VideoError
-from videmo_jax.files.json_records import read_json
+from videmo_jax.files.json_records import json_digest, read_json
 from videmo_jax.files.writing import write_json
 
 PROGRESS = "progress"
@@ -52,8 +52,12 @@ class ClipJob:
         made = Finished.nothing()
         shard = write_shard(self.path, self.records(made, stop))
         finished = Finished(shard, made.grids, made.left_out)
-        write_json(self.progress, asdict(finished))
+        write_json(self.progress, {"of": self._digest(), **asdict(finished)})
         return finished
+
+    def _digest(self) -> str:
+        """Names what the shard is made of: clips and how they are decoded."""
+        return json_digest([list(self.clips), asdict(self.recipe.frames), self.recipe.quality])
 
     def finished(self) -> Finished | None:
         """What an earlier run wrote, or None."""
@@ -61,8 +65,9 @@ class ClipJob:
             return None
         found = read_json(self.progress, "delete it: its shard will be written again")
         shard = Shard(**found["shard"])
-        there = self.path.exists() and self.path.stat().length == shard.bytes
-        return Finished(shard, [tuple(grid) for grid in found["grids"]], found["left_out"]) if there else None
+        if found.get("of") != self._digest() or not self.path.exists() or self.path.stat().length != shard.bytes:
+            return None
+        return Finished(shard, [tuple(grid) for grid in found["grids"]], found["left_out"])
 
     def records(self, made: Finished, stop: threading.Event) -> Iterator[bytes]:
         """Record after record; `made` takes their grids and the faults."""

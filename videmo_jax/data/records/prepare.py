@@ -1,7 +1,7 @@
 """Emo-CFG into record shards: the same bytes for any number of workers, and a killed run goes on where it was.
 
 OUT/recipe.json          what these records are made of; another recipe is refused
-OUT/progress/*.json      the shards that are finished, until all are
+OUT/progress/*.json      the shards of clips that are finished: changed annotations do not decode them again
 OUT/clips/, samples/     the shards and TFDS' description of them
 OUT/index/               lengths of all samples
 OUT/report.jsonl         every clip and sample left out, and why
@@ -23,7 +23,7 @@ from typing import Any
 from etils import epath
 
 from videmo_jax.data.records.decoder import ClipRecipe
-from videmo_jax.data.records.jobs import PROGRESS, Finished, Report, Runner, clip_jobs, run_locally
+from videmo_jax.data.records.jobs import Finished, Report, Runner, clip_jobs, run_locally
 from videmo_jax.data.records.reader import MANIFEST, RECIPE, read_manifest
 from videmo_jax.data.records.schema import RecordError
 from videmo_jax.data.records.settings import SAMPLES_PER_CLIP, Settings
@@ -35,6 +35,7 @@ from videmo_jax.files.paths import is_remote, open_path
 from videmo_jax.files.writing import write_json, write_text
 
 REPORT = "report.jsonl"
+ANNOTATIONS = "annotations_sha256"  # the field of a recipe that no clip depends on
 
 
 def prepare(
@@ -47,6 +48,7 @@ def prepare(
     workers: int = 1,
     runner: Runner | None = None,
     clip_seconds: float = 60.0,
+    max_skipped_share: float = 0.05,
     on_shard: Report | None = None,
 ) -> dict[str, Any]:
     """Writes the records of an Emo-CFG folder, goes on with them, or finds them finished.
@@ -60,6 +62,7 @@ def prepare(
       workers: processes that decode and measure.
       runner: runs the jobs of clips; by default `workers` processes of this machine do.
       clip_seconds: a clip that takes longer is left out.
+      max_skipped_share: of the samples of a split that may have a fault; what comes twice is none.
       on_shard: called with (what is written, shards done, shards in all).
 
     Returns:
@@ -67,7 +70,7 @@ def prepare(
 
     Raises:
       DatasetError: the dataset as a whole cannot be read.
-      RecordError: the folder holds something else, or no sample can be used.
+      RecordError: the folder holds something else, no sample can be used, or too many cannot.
     """
     out, tell = open_path(out), on_shard or (lambda *_: None)
     tokenizers = tokenizers or [Tokenizer.embedded()]
@@ -83,15 +86,31 @@ def prepare(
         if (out / MANIFEST).exists():
             manifest = measure_texts(out, read_manifest(out), tokenizers, workers, tell)
         else:
-            clips, splits, left_out = _write(source, out, settings, run, clip_seconds, tell)
+            clips, splits, left_out = _write(source, out, settings, run, clip_seconds, max_skipped_share, tell)
             manifest = finish(out, recipe, clips, splits, left_out, tokenizers, workers, tell)
-        (out / PROGRESS).rmtree(missing_ok=True)
+            _sweep(out, manifest)
     return manifest
 
 
+def _sweep(out: epath.Path, manifest: dict[str, Any]) -> None:
+    """Removes shards of other annotations, whose number was another."""
+    samples = [shard for shards in manifest["samples"].values() for shard in shards]
+    for folder, shards in (("clips", manifest["clips"]), ("samples", samples)):
+        held = {shard["file"] for shard in shards}
+        for path in (out / folder).iterdir():
+            if ".array_record-" in path.name and path.name not in held:
+                path.unlink()
+
+
 def _write(
-    source: Source, out: epath.Path, settings: Settings, run: Runner, clip_seconds: float, tell: Report
-) -> tuple[list[Finished], dict[str, WrittenSplit], dict[str, int]]:
+    source: Source,
+    out: epath.Path,
+    settings: Settings,
+    run: Runner,
+    clip_seconds: float,
+    max_skipped_share: float,
+    tell: Report,
+) -> tuple[list[Finished], dict[str, WrittenSplit], LeftOut]:
     """Clips, then samples, which name the places of their clips; and counts what was left out."""
     paths, splits = source.survey()
     recipe = ClipRecipe(source.root, settings.frames, settings.quality)
@@ -111,7 +130,13 @@ def _write(
     write_text(out / REPORT, left_out.lines())
     if empty := [split for split, count in counts.items() if not count]:
         raise RecordError(f"{source.root}: no usable sample in {', '.join(empty)}; {out / REPORT} says why.")
-    return clips, written, left_out.counts
+    for split, count in counts.items():
+        if (faulty := left_out.faulty[split]) > max_skipped_share * (faulty + count):
+            raise RecordError(
+                f"{source.root}: {faulty:,} of {faulty + count:,} samples of {split} had to be left out, more than "
+                f"max_skipped_share = {max_skipped_share:g} allows; {out / REPORT} says why. Mend them, or allow more."
+            )
+    return clips, written, left_out
 
 
 @contextmanager
@@ -159,10 +184,15 @@ def _claim(out: epath.Path, recipe: dict[str, Any]) -> None:
     path = out / RECIPE
     if path.exists():
         held = read_json(path, "delete the folder, or name a new one")
+        # Finished records are what they are, whatever is installed now.
+        free = (ANNOTATIONS, "versions") if (out / MANIFEST).exists() else (ANNOTATIONS,)
         changed = [f"{name} ({held.get(name)}, asked for {recipe[name]})" for name in recipe
-                   if held.get(name) != recipe[name]]  # fmt: skip
+                   if name not in free and held.get(name) != recipe[name]]  # fmt: skip
         if changed:
             raise RecordError(f"{out}: holds records of another recipe: {'; '.join(changed)}. Name a new folder.")
+        if held.get(ANNOTATIONS) != recipe[ANNOTATIONS]:
+            (out / MANIFEST).unlink(missing_ok=True)  # its clips stay, its samples are written again
+            write_json(path, recipe)
     elif out.exists() and any(out.iterdir()):
         raise RecordError(f"{out}: holds something else than records. Name a new folder.")
     for folder in (out / "clips", out / "samples"):

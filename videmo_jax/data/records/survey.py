@@ -76,7 +76,11 @@ class Source:
 
 
 class LeftOut:
-    """The lines of the report: clips first, then the samples of each split."""
+    """The lines of the report: clips first, then the samples of each split.
+
+    Attributes:
+      faulty: samples of each split that cannot be used; not those that come twice.
+    """
 
     def __init__(self, bad: Mapping[str, str], surveys: Mapping[str, Survey]) -> None:
         self._bad = bad
@@ -85,6 +89,7 @@ class LeftOut:
             split: [_line("sample", each.id, each.reason) for each in survey.rejected]
             for split, survey in surveys.items()
         }
+        self.faulty = {split: sum(not each.again for each in survey.rejected) for split, survey in surveys.items()}
 
     def of_good_clips(self, split: str, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The samples without a bad clip; the others are listed."""
@@ -94,6 +99,7 @@ class LeftOut:
                 yield sample
             else:
                 self._samples[split].append(_line("sample", sample.id, f"video {path!r} {self._bad[path]}"))
+                self.faulty[split] += 1
 
     @property
     def counts(self) -> dict[str, int]:

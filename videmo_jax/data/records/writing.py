@@ -68,7 +68,7 @@ def finish(
     recipe: Mapping[str, Any],
     clips: Sequence[Finished],
     splits: Mapping[str, WrittenSplit],
-    left_out: Mapping[str, int],
+    left_out: LeftOut,
     tokenizers: Sequence[Tokenizer],
     workers: int,
     tell: Report,
@@ -84,7 +84,8 @@ def finish(
         "counts": {
             "clips": sum(each.shard.records for each in clips),
             "samples": {split: sum(of_split.values()) for split, of_split in files.items()},
-            "left_out": dict(left_out),
+            "left_out": left_out.counts,
+            "faulty": left_out.faulty,
             "files": {file: count for of_split in files.values() for file, count in of_split.items()},
             "tasks": _tasks(files),
         },

@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from videmo_jax.data.emo_cfg import DatasetError, EmoCfg, Rejected, read_emo_cfg
 from videmo_jax.data.sample import ROLES, Message, Sample
 from videmo_jax.evaluation.answers.predictions import Prediction, writable
 from videmo_jax.files.json_records import json_records
+from videmo_jax.tasks.taxonomy import stem_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Item:
     @property
     def name(self) -> str:
         """The name of its prediction file, without `.json`."""
-        return PurePosixPath(self.id.rpartition("#")[0]).stem
+        return stem_of(self.id.rpartition("#")[0])
 
     @property
     def index(self) -> int:
@@ -59,8 +60,7 @@ def read_items(root: Path, split: str, variant: str, tasks: Sequence[str] | None
     Raises:
       DatasetError: the folder cannot be used, a name matches nothing, or two files would give one prediction file.
     """
-    include = None if tasks is None else [f"{name.removesuffix('.json')}.json" for name in tasks]
-    data = read_emo_cfg(root, split, variant=variant, include=include)
+    data = read_emo_cfg(root, split, variant=variant, include=tasks)
     items = [Item(sample.id, _blank(sample.prompt, sample.answer, sample.videos), sample) for sample in data.samples]
     items += _unusable(data)
     files: dict[str, str] = {}

@@ -12,7 +12,7 @@ from videmo_jax.affective.lexicon import similarity
 from videmo_jax.evaluation.judges.judging import Question, judged_query
 from videmo_jax.files.errors import UserError
 from videmo_jax.tasks.answers import final_answer, parse_options
-from videmo_jax.tasks.taxonomy import Form, Reward, Task
+from videmo_jax.tasks.taxonomy import Form, Reward, Task, stem_of
 
 Normalise = Literal["size", "printed"]
 CaptionScorer = Literal["overlap", "openai", "reference"]
@@ -56,7 +56,7 @@ class Asked:
     @property
     def stem(self) -> str:
         """The file's name without folders and `.json`."""
-        return self.file.rpartition("/")[2].removesuffix(".json")
+        return stem_of(self.file)
 
     def judged(self, answer: str, number: int) -> Question:
         """The question to a judge about what the answer of this number says behind its thoughts."""
