@@ -28,6 +28,9 @@ def with_(**changes: object) -> dict:
     return {**GOOD, **changes}
 
 
+ANSWER = {"role": "assistant", "content": "A"}
+
+
 def turns(*pairs: tuple[str, object]) -> list[dict]:
     return [{"role": role, "content": content} for role, content in pairs]
 
@@ -56,7 +59,7 @@ def test_sample_fields(tmp_path):
 
 
 def test_one_object_a_line_equals_a_list(tmp_path):
-    records = [GOOD, with_(messages=turns(("user", "<video>\u2028é"), ("assistant", "")))]
+    records = [GOOD, with_(messages=turns(("user", "<video>\u2028é"), ("assistant", "A")))]
     lines = "\ufeff" + "\n\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "\n"
     as_list = read_emo_cfg(dataset(tmp_path / "list", records), "train")
     as_lines = read_emo_cfg(dataset(tmp_path / "lines", lines), "train")
@@ -98,9 +101,20 @@ def test_order_variant_and_include(tmp_path):
         (with_(messages=turns(("user", "<video><video>Q"), ("assistant", "A"))), "2 <video> .* 1 paths"),
         (with_(videos=["videos/a.mp4", "videos/a.mp4"]), "1 <video> .* 2 paths"),
         (with_(videos=None), "1 <video> .* 0 paths"),
-        (with_(videos="videos/a.mp4"), "not a list of paths"),
+        (with_(videos={"a": 1}), "not a list of paths"),
         (with_(videos=[3]), "not a list of paths"),
         (with_(images=["i.png"]), "images are not supported"),
+        (with_(image="i.png"), "images are not supported"),
+        (with_(messages=turns(("user", "<video><image>Q"), ("assistant", "A"))), "message 0: holds <image>"),
+        (with_(messages=turns(("user", "<video>Q"), ("assistant", ""))), "message 1: the assistant's answer is empty"),
+        (
+            with_(messages=turns(("user", "<video>Q"), ("assistant", " \n"))),
+            "message 1: the assistant's answer is empty",
+        ),
+        (with_(messages=[*turns(("user", "<video>Q")), ANSWER | {"loss": False}]), "message 1: its loss is False"),
+        (with_(messages=[*turns(("user", "<video>Q")), ANSWER | {"loss": 0.5}]), "message 1: its loss is 0.5"),
+        (with_(system=3), "system is a number"),
+        (with_(system="S", messages=turns(("system", "T"), ("user", "<video>Q"), ("assistant", "A"))), "another text"),
         (with_(source=5), "source is a number"),
         (with_(videos=["/etc/passwd"]), "leaves the dataset's root"),
         (with_(videos=["videos/../../a.mp4"]), "leaves the dataset's root"),
@@ -134,11 +148,42 @@ def test_what_comes_twice_is_kept_or_named(tmp_path):
     dataset(tmp_path, [GOOD], "train/emotion/full/B.json")
     assert len(read_emo_cfg(root, "train").samples) == 4
     data = read_emo_cfg(root, "train", duplicates="reject")
-    assert len(data.samples) == 2
+    assert len(data.samples) == 3
     assert [(each.id, each.reason) for each in data.rejected] == [
         ("train/attribute/full/MEAD_ID.json#2", "the same as train/attribute/full/MEAD_ID.json#0"),
-        ("train/emotion/full/B.json#0", "the same as train/attribute/full/MEAD_ID.json#0"),
     ]
+
+
+def test_which_samples_fall_does_not_depend_on_what_is_chosen(tmp_path):
+    """The same question in two files: each file has the samples that it has alone."""
+    for file in ("attribute/full/A.json", "expression/full/B.json", "emotion/full/C.json"):
+        root = dataset(tmp_path, [GOOD, GOOD], f"train/{file}")
+    whole = read_emo_cfg(root, "train", duplicates="reject").samples
+    alone = [read_emo_cfg(root, "train", include=[f"{name}*"], duplicates="reject").samples for name in "ABC"]
+    assert sorted(sample.id for sample in whole) == sorted(sample.id for samples in alone for sample in samples)
+    assert [len(samples) for samples in alone] == [1, 1, 1]
+
+
+def test_forms_of_records_that_others_write(tmp_path):
+    """LLaVA's conversations, one path alone, a system of its own, a path from the disk's root: all are the same."""
+    root = dataset(tmp_path, [GOOD])
+    spoken = [{"from": "human", "value": "<video>Who?"}, {"from": "gpt", "value": "(A) He"}]
+    forms = [
+        {"conversations": spoken, "videos": ["videos/a.mp4"]},
+        {"conversations": spoken, "video": "videos/a.mp4"},
+        GOOD | {"videos": [str(root / "videos/a.mp4")]},
+        GOOD | {"videos": "videos/a.mp4", "loss": None, "system": ""},
+        GOOD | {"messages": [turn | {"loss": True} for turn in GOOD["messages"]]},
+    ]
+    lines = "".join(json.dumps(form) + "\n" for form in forms)
+    (root / "jsons/train/attribute/full/other.jsonl").write_text(lines)
+    (plain,) = read_emo_cfg(root, "train", include=["MEAD_*"]).samples
+    samples = read_emo_cfg(root, "train", include=["oth*"]).samples
+    assert [(each.messages, each.videos) for each in samples] == [(plain.messages, plain.videos)] * len(forms)
+    assert samples[-1].id == "train/attribute/full/other.jsonl#4"
+    dataset(tmp_path, [GOOD | {"system": "Be brief."}])
+    (sample,) = read_emo_cfg(root, "train", include=["MEAD_ID.json"]).samples
+    assert sample.messages == (Message("system", "Be brief."), *plain.messages)
 
 
 def test_link_inside_the_root_is_fine(tmp_path):
@@ -180,5 +225,5 @@ def test_missing_folders_name_what_is_there(tmp_path):
     dataset(tmp_path, [GOOD])
     with pytest.raises(DatasetError, match=r"test: no such folder.*holds train\."):
         read_emo_cfg(tmp_path, "test")
-    with pytest.raises(DatasetError, match=r"no GROUP/sampled/\*\.json below it; it holds attribute"):
+    with pytest.raises(DatasetError, match=r"no GROUP/sampled/\*\.json or \*\.jsonl below it; it holds attribute"):
         read_emo_cfg(tmp_path, "train", variant="sampled")

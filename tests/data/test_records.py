@@ -122,14 +122,32 @@ def test_another_recipe_is_refused(synthetic, copied, settings, named):
         prepare(synthetic, copied, settings)
 
 
-def test_other_annotations_and_other_folders_are_refused(synthetic, copied, tmp_path):
+def test_other_annotations_take_the_clips_and_other_folders_are_refused(synthetic, copied, tmp_path):
     other = Path(shutil.copytree(synthetic, tmp_path / "other"))
     file = sorted((other / "jsons/train").rglob("*.json"))[0]
     file.write_text(json.dumps(json.loads(file.read_text())[1:]))
-    with pytest.raises(RecordError, match="annotations_sha256"):
-        prepare(other, copied, SETTINGS)
+    shards = {path: path.stat().st_mtime_ns for path in (copied / "clips").glob("*array_record*")}
+    manifest = prepare(other, copied, SETTINGS)
+    # Its samples are written again, and no clip is.
+    assert {path: path.stat().st_mtime_ns for path in (copied / "clips").glob("*array_record*")} == shards
+    assert manifest["counts"]["samples"] == {
+        split: len(read_emo_cfg(other, split).samples) for split in SETTINGS.splits
+    }
+    prepare(other, tmp_path / "anew", SETTINGS)
+    assert contents(copied) == contents(tmp_path / "anew")
     with pytest.raises(RecordError, match="holds something else"):
         prepare(synthetic, other, SETTINGS)
+
+
+def test_finished_records_outlive_an_upgrade_and_unfinished_ones_do_not(synthetic, copied, monkeypatch):
+    monkeypatch.setattr("videmo_jax.data.records.prepare.version", lambda name: "99")
+    manifest = prepare(synthetic, copied, SETTINGS)
+    assert "99" not in manifest["recipe"]["versions"].values()
+    (copied / "manifest.json").unlink()
+    with pytest.raises(RecordError, match="another recipe: versions"):
+        prepare(synthetic, copied, SETTINGS)
+    with pytest.raises(RecordError, match=r"launch/prepare\.py has not finished these records"):
+        read_records(copied)
 
 
 def test_two_runs_do_not_share_a_folder(synthetic, copied):

@@ -57,7 +57,7 @@ class ClipJob:
 
     def _digest(self) -> str:
         """Names what the shard is made of: clips and how they are decoded."""
-        return json_digest([list(self.clips), asdict(self.recipe.frames), self.recipe.quality])
+        return json_digest([list(self.clips), asdict(self.recipe.spec), self.recipe.quality])
 
     def finished(self) -> Finished | None:
         """What an earlier run wrote, or None."""

@@ -15,6 +15,7 @@ from videmo_jax.data.records.jobs import Finished, Report
 from videmo_jax.data.records.reader import FORMAT, MANIFEST
 from videmo_jax.data.records.schema import CLIP_FEATURES, CLIP_SPLIT, SAMPLE_FEATURES, encode_sample
 from videmo_jax.data.records.shards import Shard, shard_name, write_shard
+from videmo_jax.data.records.survey import LeftOut
 from videmo_jax.data.sample import Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.files.writing import write_json
