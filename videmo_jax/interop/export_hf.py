@@ -31,6 +31,7 @@ from videmo_jax.model.videmo import abstract_model
 from videmo_jax.training.checkpoint import CheckpointError, Meta, find_checkpoint, read_meta, read_tokenizer_files
 from videmo_jax.training.folders import absolute
 
+POSITIONS = "trained_positions.py"  # of the package, copied as it is: nothing here imports it
 DTYPES = {"keep": None, "bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 
 
@@ -42,7 +43,7 @@ def export_hf(
     shard_bytes: int = 5 * 10**9,
     report: Report | None = None,
 ) -> None:
-    """Writes a Hugging Face directory: weights under hub names, configs, the tokenizer's files and a README.
+    """Writes a Hugging Face directory: weights under hub names, configs, the tokenizer's files, a README and its code.
 
     Adapters are merged into the weights, in float32.
 
@@ -166,4 +167,5 @@ def _texts(meta: Meta, tokenizer: Tokenizer, specs: list[TensorSpec]) -> dict[st
         **tokenizer.files,
         **chat_template_files(tokenizer),
         "README.md": readme(inputs, dtype),
+        POSITIONS: (epath.Path(__file__).parent / POSITIONS).read_text(),
     }
