@@ -197,6 +197,7 @@ def test_readme_holds_python_that_compiles_and_no_gap(exported):
         compile(snippet, "README.md", "exec")
     served = re.findall(r"^vllm serve MODEL (?:.*\\\n)*.*", text, re.MULTILINE)
     assert len(served) == 2 and all("--dtype bfloat16" in command for command in served)
+    assert all("--max-model-len 512 " in command for command in served)  # all positions of this model
     assert ["--trust-request-mm-kwargs" in command for command in served] == [False, True]
     assert 'LLM("MODEL", dtype="bfloat16"' in snippets[1] and snippets[1].endswith("    main()\n")
     for fact in ("4.57", "5.23", "max(height, width)", "100352 to 105369", "<|im_end|>", "decord"):

@@ -166,6 +166,6 @@ def _texts(meta: Meta, tokenizer: Tokenizer, specs: list[TensorSpec]) -> dict[st
         **{name: json.dumps(values, indent=2) + "\n" for name, values in objects.items()},
         **tokenizer.files,
         **chat_template_files(tokenizer),
-        "README.md": readme(inputs, dtype),
+        "README.md": readme(inputs, dtype, meta.model.text.max_positions),
         POSITIONS: (epath.Path(__file__).parent / POSITIONS).read_text(),
     }

@@ -5,6 +5,8 @@ from textwrap import indent
 
 from videmo_jax.data.inputs import InputSpec
 
+SERVED_LENGTH = 8192  # tokens of a prompt and its answer that memory is set aside for
+
 _TEMPLATE = Template("""\
 ---
 library_name: transformers
@@ -92,7 +94,7 @@ from vllm import LLM, SamplingParams
 
 
 def main():
-    llm = LLM("MODEL", dtype="$dtype", limit_mm_per_prompt={"video": 1}, max_model_len=8192)
+    llm = LLM("MODEL", dtype="$dtype", limit_mm_per_prompt={"video": 1}, max_model_len=$length)
     processor = AutoProcessor.from_pretrained("MODEL")
 $indented
     metadata = {
@@ -111,7 +113,7 @@ As a server, which samples frames itself (at most $max_frames, $rate per second;
 fewer than training had):
 
 ```
-vllm serve MODEL --dtype $dtype --limit-mm-per-prompt '{"video": 1}' --max-model-len 8192 \\
+vllm serve MODEL --dtype $dtype --limit-mm-per-prompt '{"video": 1}' --max-model-len $length \\
   --media-io-kwargs '{"video": {"num_frames": $max_frames, "fps": $rate}}'
 ```
 
@@ -120,7 +122,7 @@ be read. Since 0.31 vLLM refuses all of these unless it is started with `--trust
 only where clients are trusted: let nobody else reach that server.
 
 ```
-vllm serve MODEL --dtype $dtype --limit-mm-per-prompt '{"video": 1}' --max-model-len 8192 \\
+vllm serve MODEL --dtype $dtype --limit-mm-per-prompt '{"video": 1}' --max-model-len $length \\
   --host 127.0.0.1 --trust-request-mm-kwargs
 ```
 
@@ -163,16 +165,18 @@ _SAMPLED = 'sampled = [len(m["frames_indices"]) / m["total_num_frames"] * m["fps
 _NOMINAL = "sampled = [{fps} for _ in frames]  # this model is told 1 second, whatever was really sampled"
 
 
-def readme(inputs: InputSpec, dtype: str) -> str:
+def readme(inputs: InputSpec, dtype: str, max_positions: int) -> str:
     """The text for one model.
 
     Args:
       inputs: how its clips become frames, and which time it is told.
       dtype: of most of its weights.
+      max_positions: tokens of its longest prompt and answer together.
     """
     spec = inputs.frames
     values = dict(
         dtype=dtype,
+        length=min(SERVED_LENGTH, max_positions),  # vLLM refuses more than the model has
         rate=f"{spec.rate:g}",
         min_frames=spec.min_frames,
         max_frames=spec.max_frames,
