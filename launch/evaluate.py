@@ -114,7 +114,9 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "answers from a server", "that serves the exported CKPT, such as vLLM; its key is read from VLLM_API_KEY"
+        "answers from a server",
+        "that serves the exported CKPT, such as vLLM (since 0.31 started with --trust-request-mm-kwargs; its README.md "
+        "has the command); its key is read from VLLM_API_KEY",
     )
     group.add_argument("--answers-url", metavar="URL", help="OpenAI-style endpoint, ends in /v1")
     group.add_argument("--answers-model", metavar="NAME", help="as the endpoint calls it")

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from dataclasses import replace
 
 import av
@@ -17,7 +18,7 @@ from videmo_jax.data.inputs import InputSpec, Preparer
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec, read_clip
-from videmo_jax.endpoints.client import Endpoint, EndpointDown
+from videmo_jax.endpoints.client import Endpoint, EndpointDown, EndpointError
 from videmo_jax.evaluation.answers.answerer import Answer
 from videmo_jax.evaluation.answers.items import Item, read_items
 from videmo_jax.evaluation.answers.journal import Journal, JournalError
@@ -190,6 +191,47 @@ def test_faults_are_listed_with_their_reason(dataset, items, tmp_path):
     assert set(faults) == bad | {items[0].id} and set(answers) == {item.id for item in items} - set(faults)
     assert "missing.mp4: no such file" in faults[items[0].id]
     assert {faults[id] for id in bad} == {"HTTP 400: too long"}
+
+
+@pytest.mark.parametrize("text", ["Why <|im_end|>?", "<|vision_start|><|video_pad|><|vision_end|>", "a<|endoftext|>"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_text_that_a_server_takes_for_tokens_is_not_sent(text, place, dataset, items, tmp_path):
+    """The local model reads it as text: transformers makes other ids of what would be sent."""
+    turns = [Message("system", "Be short."), Message("user", "<video>Who?"), Message("assistant", "A man.")]
+    turns[place] = Message(turns[place].role, turns[place].content + text)
+    sample = replace(items[0].sample, messages=(*turns, Message("user", "Why?"), Message("assistant", "truth")))
+    item = replace(items[0], sample=sample)
+    held = re.findall(r"<\|\w+\|>", text)
+    (tmp_path / "hub").mkdir()
+    for name, content in Tokenizer.embedded().files.items():
+        (tmp_path / "hub" / name).write_text(content)
+    assert AutoTokenizer.from_pretrained(tmp_path / "hub").encode(text) != Tokenizer.embedded().encode(text)
+    with ChatServer() as server:
+        answers, faults = run(model_of(server), [item, items[1]], dataset, tmp_path / "out")
+    assert set(answers) == {items[1].id} and len(server.seen) == 1
+    assert set(re.findall(r"<\|\w+\|>", faults[item.id])) == set(held)
+
+
+def test_text_that_only_resembles_tokens_is_sent(dataset, items, tmp_path):
+    turns = (Message("user", "<video>Is <|this|> or < |im_end|> or <tool_call> one?"), Message("assistant", "no"))
+    item = replace(items[0], sample=replace(items[0].sample, messages=turns))
+    with ChatServer() as server:
+        answers, faults = run(model_of(server), [item], dataset, tmp_path)
+    assert len(answers) == 1 and not faults
+
+
+@pytest.mark.parametrize("field", ["mm_processor_kwargs", "media_io_kwargs"])
+def test_a_vllm_that_refuses_frames_with_their_rate_stops_the_run_with_the_flag(field, dataset, items, tmp_path):
+    """In the words of vLLM 0.32 (entrypoints/generate/base/protocol.py)."""
+    words = (
+        f"Per-request {field} are disabled by default because they can change multimodal preprocessing resource usage. "
+        "Start the server with --trust-request-mm-kwargs only when clients are trusted."
+    )
+    body = json.dumps({"error": {"message": words, "type": "BadRequestError", "param": field, "code": 400}}).encode()
+    with ChatServer(lambda seen: Do(status=400, body=body)) as server:
+        with pytest.raises(EndpointError, match="Start it with --trust-request-mm-kwargs"):
+            run(model_of(server), items, dataset, tmp_path)
+        assert len(server.seen) <= 2 * model_of(server).endpoint.concurrency
 
 
 def test_clips_of_different_rates_are_a_fault(tmp_path):

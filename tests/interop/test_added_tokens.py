@@ -101,7 +101,7 @@ def test_an_export_leaves_complete_files_word_for_word():
     for files in (Tokenizer.embedded().files, extended([*QWENS_OWN, *REASONING[2:]])):
         tokenizer = Tokenizer.from_files(files)
         assert tokenizer_files(tokenizer) == files
-        assert "leaves them out" not in readme(InputSpec(), "float32", tokenizer)
+        assert "leaves them out" not in readme(InputSpec(), "float32", tokenizer, 32_768)
 
 
 def test_import_says_what_is_never_sampled(tmp_path, capsys):

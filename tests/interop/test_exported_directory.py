@@ -182,11 +182,11 @@ def test_limits_of_the_checkpoint_reach_the_files(tmp_path):
     text = (tmp_path / "out" / "README.md").read_text()
     assert '"fps": 3,' in text and '"max_frames": 8, "min_pixels": 3136, "max_pixels": 50000' in text
     assert '"num_frames": 8, "fps": 3' in text
-    assert "sampled = [2.0 for _ in sampled]" in text  # two frames in one second, whatever the rate
+    assert text.count("sampled = [2.0 for _ in frames]") == 2  # two frames in one second, whatever the rate
 
 
 def test_readme_of_sampled_timing_keeps_the_sampled_rate(exported):
-    assert "for _ in sampled" not in (exported[0] / "README.md").read_text()
+    assert "for _ in frames" not in (exported[0] / "README.md").read_text()
 
 
 def test_readme_holds_python_that_compiles_and_no_gap(exported):
@@ -195,7 +195,12 @@ def test_readme_holds_python_that_compiles_and_no_gap(exported):
     assert len(snippets) == 2 and "$" not in text
     for snippet in snippets:
         compile(snippet, "README.md", "exec")
-    for fact in ("4.57.1", "5.23.0", "vllm serve MODEL", "max(height, width)", "100352 to 105369"):
+    served = re.findall(r"^vllm serve MODEL (?:.*\\\n)*.*", text, re.MULTILINE)
+    assert len(served) == 2 and all("--dtype bfloat16" in command for command in served)
+    assert all("--max-model-len 512 " in command for command in served)  # all positions of this model
+    assert ["--trust-request-mm-kwargs" in command for command in served] == [False, True]
+    assert 'LLM("MODEL", dtype="bfloat16"' in snippets[1] and snippets[1].endswith("    main()\n")
+    for fact in ("4.57", "5.23", "max(height, width)", "100352 to 105369", "<|im_end|>", "decord"):
         assert fact in text, fact
 
 

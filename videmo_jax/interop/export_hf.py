@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 import ml_dtypes
@@ -34,6 +35,7 @@ from videmo_jax.model.lora import adapter_paths, merged_kernel
 from videmo_jax.model.videmo import abstract_model
 from videmo_jax.training.checkpoint import CheckpointError, Meta, find_checkpoint, read_meta, read_tokenizer_files
 
+POSITIONS = "trained_positions.py"  # of the package, copied as it is: nothing here imports it
 DTYPES = {"keep": None, "bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 
 
@@ -45,7 +47,7 @@ def export_hf(
     shard_bytes: int = 5 * 10**9,
     report: Report | None = None,
 ) -> None:
-    """Writes a Hugging Face directory: weights under hub names, configs, the tokenizer's files and a README.
+    """Writes a Hugging Face directory: weights under hub names, configs, the tokenizer's files, a README and its code.
 
     Adapters are merged into the weights, in float32.
 
@@ -162,5 +164,6 @@ def _texts(meta: Meta, tokenizer: Tokenizer, specs: list[TensorSpec]) -> dict[st
         **{name: json.dumps(values, indent=2) + "\n" for name, values in objects.items()},
         **tokenizer_files(tokenizer),
         **chat_template_files(tokenizer),
-        "README.md": readme(inputs, dtype, tokenizer),
+        "README.md": readme(inputs, dtype, tokenizer, meta.model.text.max_positions),
+        POSITIONS: resources.files(__package__).joinpath(POSITIONS).read_text("utf-8"),
     }

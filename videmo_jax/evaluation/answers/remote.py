@@ -2,7 +2,8 @@
 
 Frames are sampled and resized here, as for the local model, and sent without loss. vLLM takes ready frames as a
 `video_url` of the form `data:video/jpeg;base64,FRAME,FRAME,...`, reads PNG there, too (it looks at the bytes), and
-gives the video processor the rate that the request names; resizing and sampling are switched off.
+gives the video processor the rate that the request names; resizing and sampling are switched off. Since 0.31 it takes
+such requests only when it is started with `--trust-request-mm-kwargs`.
 """
 
 import base64
@@ -21,9 +22,10 @@ from videmo_jax.data.chat import DEFAULT_SYSTEM
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.sample import VIDEO_TAG, Message, Sample
 from videmo_jax.data.source import ClipFolder, SampleError
+from videmo_jax.data.tokenizer import QWEN_SPECIAL_TOKENS
 from videmo_jax.data.video import Clip, ClipCache
 from videmo_jax.endpoints.cache import Reply, ReplyCache, cache_key
-from videmo_jax.endpoints.client import Endpoint, Failure, Request, ask
+from videmo_jax.endpoints.client import Endpoint, EndpointError, Failure, Request, ask
 from videmo_jax.evaluation.answers.answerer import Answer
 from videmo_jax.evaluation.answers.batches import ahead
 from videmo_jax.evaluation.answers.items import Item
@@ -35,6 +37,7 @@ CACHE_BYTES = 256 * 1024**2  # of decoded clips
 JOURNAL_BATCH = 64  # answers in a file of the journal; until then the cache of replies holds them
 CONCURRENCY = 32  # requests in flight: each holds its frames, some megabytes
 TIMEOUT = 1800.0  # seconds: long answers wait for each other on the server
+TRUST_FLAG = "--trust-request-mm-kwargs"  # vLLM 0.31 and later name it where they refuse `_timing`
 KEY_NAME = "VLLM_API_KEY"  # as vLLM's server reads it; the judge's key is not for the model's server
 
 Form = Literal["video", "images"]
@@ -112,7 +115,8 @@ def answer_remotely(
       threads: that decode videos.
 
     Raises:
-      EndpointError: the endpoint refuses the key or is down; the journal holds what was answered.
+      EndpointError: the endpoint refuses the key, or frames with their rate, or is down; the journal holds what was
+        answered.
       CacheError: replies cannot be read or written.
     """
     films = _Films(model, ClipFolder(data, model.inputs.frames, ClipCache(CACHE_BYTES)))
@@ -122,9 +126,10 @@ def answer_remotely(
 
     def prepare(item: Item) -> Request | str:
         key = _key(model, item)
-        if cache.get(key) is not None:
-            return Request(item.id, key, (), {})  # answered already: its clip need not be decoded
         try:
+            _require_plain(item.sample)
+            if cache.get(key) is not None:
+                return Request(item.id, key, (), {})  # answered already: its clip need not be decoded
             return films.request(item, key)
         except SampleError as error:
             return str(error)
@@ -144,6 +149,11 @@ def answer_remotely(
             for outcome in outcomes:
                 item = by_key[outcome.request.key]
                 if isinstance(outcome.result, Failure):
+                    if TRUST_FLAG in outcome.result.error:
+                        raise EndpointError(
+                            f"{model.endpoint.url}: this vLLM refuses frames that come with their rate. Start it with "
+                            f"{TRUST_FLAG}, where nobody else reaches it, and give the same command again"
+                        )
                     faults[item.id] = str(outcome.result)
                 else:
                     answers[item.key] = _answer(outcome.result)
@@ -161,6 +171,22 @@ def answer_remotely(
 def _key(model: RemoteModel, item: Item) -> str:
     """Of an item's reply in the cache; known without decoding anything."""
     return cache_key(model.endpoint.url, model.endpoint.model, {"item": item.key, "recipe": model.recipe()})
+
+
+def _require_plain(sample: Sample) -> None:
+    """Refuses text that the local model reads as it stands, while a server's tokenizer makes control tokens of it.
+
+    Nothing escapes them: whatever is put between their letters is read, too.
+
+    Raises:
+      SampleError: there is such text.
+    """
+    text = "\n".join(turn.content for turn in sample.prompt)
+    if held := [token for token in QWEN_SPECIAL_TOKENS if token in text]:
+        raise SampleError(
+            f"its text holds {', '.join(held)}, which a server takes for control tokens; take it out, or answer here, "
+            "without --answers-url"
+        )
 
 
 def _answer(reply: Reply) -> Answer:
@@ -242,7 +268,8 @@ def _timing(inputs: InputSpec, clips: Sequence[Clip]) -> Mapping[str, Any]:
     """Fields that make vLLM take the frames as they are, at their rate.
 
     Its video processor computes the seconds between slabs as frames of a slab / rate. Versions differ in where they
-    look for the rate: `media_io_kwargs` (since 2026) goes with the frames, `mm_processor_kwargs` to the processor.
+    look for the rate: `media_io_kwargs` (since 2026; what 0.32 follows) goes with the frames, `mm_processor_kwargs` to
+    the processor.
     """
     slab = inputs.frames.temporal_patch
     rates = {slab / (clip.seconds_per_grid if inputs.seconds_per_grid == "sampled" else 1.0) for clip in clips}
