@@ -15,8 +15,8 @@ from tests.evaluation.test_scores import Table as FixedJudge
 from tests.evaluation.test_scores import lines_of, world
 from videmo_jax.evaluation.results import write_results
 from videmo_jax.evaluation.scoring import score
-from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS, overall_of, summary_of
 from videmo_jax.evaluation.tables import layout as tables
+from videmo_jax.evaluation.tables.columns import COLUMNS, GROUPS, overall_of, summary_of
 from videmo_jax.evaluation.tables.paper import (
     paper_ablations,
     paper_models,
