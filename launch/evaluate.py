@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", metavar="CKPT", help="a work directory or one checkpoint")
-    parser.add_argument("--data", type=Path, metavar="EMO_CFG", help="the folder of Emo-CFG: jsons/ and videos/")
+    parser.add_argument("--data", metavar="EMO_CFG", help="the folder of Emo-CFG: jsons/ and videos/")
     parser.add_argument("--out", metavar="DIR", help="predictions/, tables/, scores.json and the rest go here")
     parser.add_argument("--predictions", metavar="DIR", help="score these prediction files; no model is loaded")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="default test")
@@ -153,10 +153,11 @@ def evaluate(flags: argparse.Namespace) -> None:
     from videmo_jax.evaluation.answers import runner
     from videmo_jax.evaluation.answers.answerer import default_dtype
     from videmo_jax.evaluation.tables import layout as tables
-    from videmo_jax.files.paths import writable_folder
+    from videmo_jax.files.paths import local_folder, writable_folder
 
     if flags.out:
         writable_folder(flags.out)
+    flags.data = flags.data and local_folder(flags.data, "its videos are decoded here; copy it, or mount the bucket")
     name = flags.name or _name(flags.predictions or flags.checkpoint)
     with progress_bars() as bar:
         scoring = results.Scoring(judge_of(flags), flags.rules, name, bar("judging", "items"))

@@ -59,13 +59,17 @@ def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
             return flags.FLAGS(list(argv))
         except SystemExit:  # --help and its kin, which absl ends with 1
             sys.exit(0)
-        except KeyError as error:
+        except (KeyError, AttributeError) as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             if "ml_collections" not in Path(place.filename).parts:  # a fault of the recipe's own code
+                if isinstance(error, AttributeError):
+                    raise
                 fail(f"{place.filename}, line {place.lineno}: there is no {error}", command)
-            name, _, meant = str(error.args[0]).partition("\n")  # and perhaps the one that was meant
-            fail(f"the recipe has no field {name}. {meant}", command)
-        except (flags.Error, AttributeError, ValueError, OSError) as error:
+            # An unknown last name comes as an AttributeError that holds the text of a KeyError, quoted once more.
+            said = error.__cause__ or error.__context__ or error if isinstance(error, AttributeError) else error
+            name, _, meant = str(said.args[0]).partition("\n")  # and perhaps the one that was meant
+            fail(f"the recipe has no field {name}. {meant}" if name.startswith("'") else name, command)
+        except (flags.Error, ValueError, OSError) as error:
             fail(str(error), command)
 
     return parse

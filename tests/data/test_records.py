@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_other_annotations_take_the_clips_and_other_folders_are_refused(syntheti
 
 
 def test_finished_records_outlive_an_upgrade_and_unfinished_ones_do_not(synthetic, copied, monkeypatch):
-    monkeypatch.setattr("videmo_jax.data.records.prepare.version", lambda name: "99")
+    monkeypatch.setattr(sys.modules[prepare.__module__], "version", lambda name: "99")
     manifest = prepare(synthetic, copied, SETTINGS)
     assert "99" not in manifest["recipe"]["versions"].values()
     (copied / "manifest.json").unlink()
@@ -262,7 +263,7 @@ def test_broken_clips_are_listed_and_nothing_else_is_lost(crowd, tmp_path):
         BREAK[way](root / video)
     spec = FrameSpec(min_pixels=784, max_pixels=12_544, max_decoded_frames=50, max_source_pixels=256 * 256)
     settings = Settings(frames=spec, shard_size=40)
-    with pytest.raises(RecordError, match=r"of test had to be left out, more than max_skipped_share = 0\.04 allows"):
+    with pytest.raises(RecordError, match=r"of train had to be left out, more than max_skipped_share = 0\.04 allows"):
         prepare(root, out, settings, workers=2, max_skipped_share=0.04)
     manifest = prepare(root, out, settings, workers=2, max_skipped_share=0.1)
 

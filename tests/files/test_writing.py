@@ -2,8 +2,8 @@
 
 import ast
 import json
-import resource
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,25 +15,30 @@ from videmo_jax.files.paths import writable_folder
 from videmo_jax.files.writing import append_text, whole_file, whole_folder, write_json, write_text
 
 PACKAGE = Path(videmo_jax.__file__).parent
+ROOT = PACKAGE.parent
 
 
-@pytest.fixture
-def full():
-    """A disk with room for 1,000 bytes a file, for this process."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from videmo_jax.files.errors import FileError
+from videmo_jax.files.writing import append_text, write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a disk with room for so many bytes a file
+for write, name in ((write_text, "page.html"), (append_text, "lines.jsonl")):
+    try:
+        write(Path(sys.argv[1]) / "new" / name, "x" * 100_000)
+    except FileError as error:
+        print(error)
+"""
 
 
-@pytest.mark.parametrize("write", [write_text, append_text])
-def test_what_does_not_fit_the_disk_is_told_with_its_path(tmp_path, full, write):
-    path = tmp_path / "new" / "page.html"
-    with pytest.raises(FileError, match=rf"^{path}: cannot be written \(File too large\)$"):
-        write(path, "x" * 100_000)
-    assert [each.name for each in path.parent.iterdir()] == ([path.name] if write is append_text else [])
+def test_what_does_not_fit_the_disk_is_told_with_its_path(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
+    folder = tmp_path / "new"
+    names = ("page.html", "lines.jsonl")
+    assert done.stdout.splitlines() == [f"{folder / name}: cannot be written (File too large)" for name in names]
+    assert [each.name for each in folder.iterdir()] == ["lines.jsonl"]
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):

@@ -117,7 +117,9 @@ def test_the_printed_code_gives_our_answer(printed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["transformers>=5", "transformers>=4.57,<5"])
+@pytest.mark.parametrize(
+    "line", ["transformers>=5", pytest.param("transformers>=4.57,<5", marks=pytest.mark.environments)]
+)
 def test_the_printed_code_gives_our_answer_after_the_printed_pip_line(printed, line, tmp_path):
     """In an environment of its own, which sees this one's packages, so that PyTorch is not fetched again."""
     folder, answer = printed

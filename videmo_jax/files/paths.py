@@ -27,6 +27,17 @@ def open_path(path: epath.PathLike) -> epath.Path:
     return epath.Path(name)
 
 
+def local_folder(path: epath.PathLike, what: str) -> Path:
+    """A folder that must be on this machine.
+
+    Raises:
+      FileError: it is in a bucket; `what` says why that cannot be used.
+    """
+    if is_remote(path):
+        raise FileError(f"{os.fspath(path)}: {what}")
+    return Path(path)
+
+
 def absolute(path: epath.PathLike) -> epath.Path:
     """The path from the root, as Orbax wants it; one in a bucket has no other, and epath would break it."""
     path = open_path(path)

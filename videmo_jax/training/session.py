@@ -106,7 +106,10 @@ def open_workdir(
             yield Opened(workdir, mirror, started, as_json)
         finally:  # also of a run that stopped
             if is_first() and any((mirror.local / name).exists() for name in grows):
-                report(mirror.local, workdir.name, as_json)
+                try:
+                    report(mirror.local, workdir.name, as_json)
+                except Exception as error:  # neither the run's end nor its exit code depends on a page
+                    console.print(f"the report cannot be written: {type(error).__name__}: {error}", markup=False)
 
 
 def require_same_data(config: ConfigDict, workdir: epath.PathLike, plans: list[RowPlan]) -> None:
