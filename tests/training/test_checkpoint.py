@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -235,3 +236,16 @@ def test_what_is_missing_or_another_is_named(saved, tmp_path):
     with pytest.raises(CheckpointError, match=r"text\.layers: 2 there, 36 in the config"):
         require_fit(workdir, ModelConfig())
     require_fit(workdir, CONFIG)
+
+
+def test_a_disk_without_room_is_told_in_one_line(original, tmp_path, monkeypatch):
+    """Before anything is written, and before the first step of a run."""
+    _, params, optimizer = original
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    told = rf"^{tmp_path}: a checkpoint takes 0\.\d+ GB, and 0\.000 GB are free; make room"
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        with pytest.raises(CheckpointError, match=told):
+            checkpoints.restore(layout(params), layout(optimizer), print)
+        with pytest.raises(CheckpointError, match=told):
+            checkpoints.save(META, {}, params, optimizer, {})
+    assert not any((tmp_path / "checkpoints").iterdir())

@@ -14,6 +14,8 @@ found while a run resumes makes it fall back to the step before; the damaged one
 """
 
 import dataclasses
+import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from jax.sharding import Mesh
 
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.json_records import json_digest
-from videmo_jax.files.paths import absolute, open_path
+from videmo_jax.files.paths import absolute, is_remote, open_path
 from videmo_jax.files.writing import move
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.lora import merged
@@ -371,8 +373,13 @@ class Checkpoints:
         optimizer: Any,
         data: dict[str, Any],
     ) -> None:
-        """Writes step `meta.step` as one whole; `data` says where the batches stand, a JSON object."""
+        """Writes step `meta.step` as one whole; `data` says where the batches stand, a JSON object.
+
+        Raises:
+          CheckpointError: the disk has no room for it.
+        """
         arrays = {"params": nnx.to_pure_dict(params), "optimizer": _values(optimizer)}
+        self._require_room(arrays)
         objects = {"data": data, "meta": meta.to_json(), "tokenizer": tokenizer_files}
         objects[INTEGRITY] = integrity.record(arrays, objects)
         in_chunks = jax.tree.map(_in_chunks, arrays["params"])
@@ -396,8 +403,11 @@ class Checkpoints:
           say: hears of damage.
 
         Raises:
-          CheckpointError: all are damaged, or they are of another version or model, or cannot be read just now.
+          CheckpointError: all are damaged, or they are of another version or model, or cannot be read just now; or
+            there is none yet, and the disk has no room for one.
         """
+        if not steps(self._workdir):  # better now than after hours
+            self._require_room((nnx.to_pure_dict(params), _values(optimizer)))
         damaged: dict[int, str] = {}
         for step in reversed(steps(self._workdir)):
             try:
@@ -414,6 +424,17 @@ class Checkpoints:
                 "of one, or start anew in another work directory"
             )
         return None
+
+    def _require_room(self, arrays: Any) -> None:
+        """Orbax would find out half-way, in threads that tell of it in a thousand lines."""
+        if is_remote(self._workdir):
+            return
+        needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+        if (free := shutil.disk_usage(self._workdir).free) < needed:
+            raise CheckpointError(
+                f"{self._workdir}: a checkpoint takes {needed / 1e9:,.3f} GB, and {free / 1e9:,.3f} GB are free; make "
+                "room, or name a --workdir on another disk"
+            )
 
     def _restore(self, step: int, params: nnx.State, optimizer: Any) -> Restored:
         """Reads one step; all processes find it sound, or all raise DamagedError."""
