@@ -13,6 +13,7 @@ from tests.evaluation.conftest import write_checkpoint
 from videmo_jax.evaluation.answers.journal import JournalError
 from videmo_jax.evaluation.answers.predictions import read_folder
 from videmo_jax.evaluation.answers.runner import Settings, evaluate
+from videmo_jax.files.errors import FileError
 
 TASKS = ("MEAD_*", "AffWild2_Action_Unit_Detection", "CelebV-Text_Emotion-Caption")
 SETTINGS = Settings("train", tasks=TASKS, max_new_tokens=10, batch=8, threads=2)
@@ -223,7 +224,7 @@ def test_folders_of_other_things_are_refused(checkpoint, dataset, tmp_path):
     with pytest.raises(JournalError, match="Name a new folder"):
         evaluate(checkpoint, dataset, tmp_path, SETTINGS)
     (tmp_path / "recipe.json").write_text("[1")
-    with pytest.raises(JournalError, match="broken"):
+    with pytest.raises(FileError, match=r"recipe\.json: no valid JSON.*delete .*or name a new folder"):
         evaluate(checkpoint, dataset, tmp_path, SETTINGS)
 
 
@@ -268,7 +269,7 @@ def test_the_command_answers_scores_and_shows(checkpoint, dataset, tmp_path, mon
         (["--checkpoint", "CKPT", "--data", "missing", "--out", "x"], "error: missing: no such folder"),
         (["--checkpoint", "CKPT", "--data", "DATA", "--out", "x", "--tasks", "MEAD_IQ"], "no full file is named"),
         (["--checkpoint", "CKPT", "--data", "DATA", "--out", "x", "--batch", "0"], "batch is 0"),
-        (["--predictions", "missing", "--out", "file"], "error: --out file: is a file; name a folder"),
+        (["--predictions", "missing", "--out", "file"], "error: file: is a file; name a folder"),
     ],
 )
 def test_errors_of_the_command_are_one_line(checkpoint, dataset, tmp_path, monkeypatch, capsys, flags, message):

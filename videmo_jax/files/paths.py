@@ -53,7 +53,7 @@ def writable_folder(path: epath.PathLike) -> epath.Path:
     folder = open_path(path)
     if is_remote(folder):
         return folder
-    above = Path(folder).absolute()
+    above = Path(folder)
     while not above.exists():
         above = above.parent
     if not above.is_dir():
