@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.benchmarks.speed import config
+from tests.rl.groups import GroupBudget, Rollout, build_group
 from videmo_jax.data.chat import Encoded
 from videmo_jax.data.pipeline import to_devices
 from videmo_jax.data.rows import Budget, Prepared, stack_rows
@@ -25,7 +26,6 @@ from videmo_jax.model.flops import group_step_flops
 from videmo_jax.rl import loss
 from videmo_jax.rl.advantages import group_advantages, token_advantages
 from videmo_jax.rl.loss import GrpoSpec
-from videmo_jax.rl.rows import GroupBudget, Rollout, build_group
 from videmo_jax.rl.step import make_policy_step, numbers
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.guard import GuardSpec

@@ -106,9 +106,9 @@ def test_several_videos_are_one_subject(checkpoint, video, prompts, monkeypatch,
         (["--video", "VIDEO", "--temperature", "0"], "error: 8 candidates at temperature 0"),
         (["--video", "VIDEO", "--max-new-tokens", "5000"], "lower --max-new-tokens"),
         (["--video", "VIDEO", "--max-new-tokens", "2040"], "tokens at the level attribute, more than the limit of 8"),
-        (["--video", "VIDEO", "--prompts", "noise.mp4"], "error: noise.mp4: not JSON"),
+        (["--video", "VIDEO", "--prompts", "noise.mp4"], "error: noise.mp4: no valid JSON"),
         (["--video", "VIDEO", "--prompts", "missing.json"], "missing.json"),
-        (["--video", "VIDEO", "--out", "noise.mp4"], "error: --out noise.mp4: is a file; name a folder"),
+        (["--video", "VIDEO", "--out", "noise.mp4"], "error: noise.mp4: is a file; name a folder"),
     ],
 )
 def test_errors_are_one_line(checkpoint, video, tmp_path, monkeypatch, flags, message):

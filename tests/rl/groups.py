@@ -1,15 +1,35 @@
 """Rollouts with random answers, for the tests of the RL step."""
 
 import dataclasses
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from tests.sft.test_step import CONFIG, VIDEO, sample
 from videmo_jax.data.chat import Encoded
-from videmo_jax.data.rows import Budget, Prepared, stack_rows
+from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.rl.advantages import group_advantages, token_advantages
-from videmo_jax.rl.rows import GroupBudget, Rollout, build_group, present
+from videmo_jax.rl.rows import with_answers
+
+
+class GroupBudget(NamedTuple):
+    """The shape of a row: room for a prompt, and for `answers` (G) of `slots` (C) tokens each."""
+
+    prompt: Budget
+    answers: int
+    slots: int
+
+
+class Rollout(NamedTuple):
+    """A prompt without an answer, and up to G answers to it; a length of 0: there is no such answer."""
+
+    prompt: Prepared
+    tokens: np.ndarray
+    lengths: np.ndarray
+    log_probs: np.ndarray
+
 
 SLOTS = 7
 BUDGET = GroupBudget(Budget(tokens=30, slabs=3, patches=24), answers=3, slots=SLOTS)
@@ -37,6 +57,26 @@ def rollouts(seed):
         log_probs[np.arange(SLOTS) >= np.array(lengths)[:, None]] = np.nan
         found.append(Rollout(prompt, tokens, np.array(lengths), log_probs))
     return found
+
+
+def build_group(rollout, budget, vision):
+    """A row of a prompt and its answers, without the batch axis."""
+    answers, slots = budget.answers, budget.slots
+    lengths = np.pad(rollout.lengths, (0, answers - len(rollout.lengths)))
+    held = np.arange(slots) < lengths[:, None]
+
+    def laid_out(x):
+        x = x[:, :slots]
+        return np.where(held, np.pad(x, [(0, answers - len(x)), (0, slots - x.shape[1])]), 0)
+
+    prompt = stack_rows([build_row([rollout.prompt], budget.prompt, vision)]).rows
+    parts = (laid_out(rollout.tokens).astype(np.int32), lengths, laid_out(rollout.log_probs).astype(np.float32))
+    return jax.tree.map(lambda x: np.asarray(x)[0], with_answers(prompt, *(x[None] for x in parts)))
+
+
+def present(rollouts, budget):
+    """Which of the G answers to each prompt there are."""
+    return np.stack([np.pad(r.lengths > 0, (0, budget.answers - len(r.lengths))) for r in rollouts])
 
 
 def group_batch(seed, budget=BUDGET):

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.rl.groups import BUDGET, extended, group_batch, rollouts
+from tests.rl.groups import BUDGET, GroupBudget, Rollout, build_group, extended, group_batch, rollouts
 from tests.sft.test_step import CONFIG
 from videmo_jax.data.rows import Budget, build_row, stack_rows
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.tables import gather
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.rl.loss import GrpoSpec, _Facts, answer_log_probs, grpo_sums, token_terms
-from videmo_jax.rl.rows import GroupBudget, Rollout, build_group
 from videmo_jax.sampling.decode import Decoding, generate
 from videmo_jax.training.token_losses import summed
 

@@ -11,16 +11,22 @@ from tests.rl.test_rewards import CAPTIONS, FINE, asked
 from videmo_jax.affective.edit_distance import Costs, tree_edit_distance
 from videmo_jax.affective.lexicon import similarity
 from videmo_jax.affective.parser import parse_caption, parse_spans
-from videmo_jax.affective.text import from_text, from_text_spans, read_tree, to_text
-from videmo_jax.rl.rewards.credit import node_costs, spread_advantage, token_credit
+from videmo_jax.affective.text import from_text, from_text_spans, read_tree, read_tree_spans, to_text
+from videmo_jax.rl.rewards.credit import answer_credit, spread_advantage, token_credit
 from videmo_jax.rl.rewards.reward import Rewards
 from videmo_jax.rl.rewards.spec import RewardSpec
+from videmo_jax.tasks.answers import final_answer
 
 COSTS = Costs(similarity=similarity, within="level")
 ODD = "İn AUs 1, 4 + 12 her brows aren't raised; she's NOT sad. İt's a man's SMILE, isn't it? "
 TEXTS = st.one_of(
     st.text(max_size=60), st.lists(st.sampled_from([*CAPTIONS, ODD, "", " . "]), max_size=3).map(" ".join)
 )
+
+
+def node_costs(text, truth, costs):
+    """The credit of an answer's nodes at a rate of 1, the answer read as rewards read it."""
+    return [*answer_credit(text, read_tree_spans(final_answer(text)), truth, costs, 1.0)]
 
 
 def said(text):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.rl.groups import BUDGET, prompts
+from tests.rl.groups import BUDGET, GroupBudget, Rollout, build_group, prompts
 from tests.sft.test_step import CONFIG, VIDEO
 from videmo_jax.data.pipeline import from_devices, to_devices
 from videmo_jax.data.rows import build_row, stack_rows
@@ -14,7 +14,7 @@ from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
-from videmo_jax.rl.rows import GroupBudget, Rollout, build_group, with_answers
+from videmo_jax.rl.rows import with_answers
 from videmo_jax.rl.step import make_log_prob_step
 from videmo_jax.sampling.decode import Decoding, generate
 from videmo_jax.sharding.rules import make_mesh, shard_state

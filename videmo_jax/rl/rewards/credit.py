@@ -13,34 +13,31 @@ import numpy as np
 from jaxtyping import Float64
 
 from videmo_jax.affective.edit_distance import Costs, edit_operations
-from videmo_jax.affective.parser import Spans, parse_spans
-from videmo_jax.affective.text import read_tree_spans
+from videmo_jax.affective.parser import Spans
 from videmo_jax.affective.tree import AffectiveTree
 from videmo_jax.tasks.answers import final_answer
 
 Span = tuple[int, int, float]
 
 
-def node_costs(text: str, truth: AffectiveTree, costs: Costs, *, written: bool = True) -> list[Span]:
+def answer_credit(
+    text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, costs: Costs, rate: float
+) -> tuple[Span, ...]:
     """What an answer's nodes cost over saying nothing, and where they are said.
 
     Args:
       text: the answer.
+      read: its tree, as `read_tree_spans` or `parse_spans` has read it.
       truth: its true tree.
       costs: of the operations.
-      written: whether an answer in the written form of trees is read as such; else it is a caption, whatever its form.
+      rate: by which the costs are multiplied; with lambda, over the size where the spec divides by it, they are in
+        units of -log(reward).
 
     Returns:
       (start, end, cost) in characters of the text, by place, without those that cost nothing; below 0 where a node
       saves more than it costs. Nodes without a place of their own, people of whom nothing is said among them, are one
-      span over the whole text. All add up to the distance from the truth, less that of an empty tree.
+      span over the whole text. All add up to the distance from the truth, less that of an empty tree, times `rate`.
     """
-    read = (read_tree_spans if written else parse_spans)(final_answer(text))
-    return _placed(text, read, truth, costs)
-
-
-def _placed(text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, costs: Costs) -> list[Span]:
-    """`node_costs` of an answer that is read already."""
     tree, places = read
     shift = text.rfind(final_answer(text))  # -1 where a thought was cut out of its middle: then no place is known
     place_of = {id(node): places.get(number) for number, node in enumerate(tree.walk())}
@@ -58,17 +55,8 @@ def _placed(text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, 
             whole += over_silence
         elif over_silence:
             spans.append((place[0] + shift, place[1] + shift, over_silence))
-    return sorted(spans) + ([(0, len(text), whole)] if whole else [])
-
-
-def answer_credit(
-    text: str, read: tuple[AffectiveTree, Spans], truth: AffectiveTree, costs: Costs, rate: float
-) -> tuple[Span, ...]:
-    """The `node_costs` of an answer, which `read_tree_spans` or `parse_spans` has read, times `rate`.
-
-    With lambda as the rate, over the size where the spec divides by it, they are in units of -log(reward).
-    """
-    return tuple((start, end, rate * cost) for start, end, cost in _placed(text, read, truth, costs))
+    spans = sorted(spans) + ([(0, len(text), whole)] if whole else [])
+    return tuple((start, end, rate * cost) for start, end, cost in spans)
 
 
 def token_credit(text: str, offsets: Sequence[tuple[int, int]], costs: Sequence[Span]) -> Float64[np.ndarray, "T"]:
@@ -77,7 +65,7 @@ def token_credit(text: str, offsets: Sequence[tuple[int, int]], costs: Sequence[
     Args:
       text: the answer.
       offsets: of its T tokens, half-open, in characters; of special tokens such as the end, empty ranges.
-      costs: as of `node_costs`.
+      costs: as of `answer_credit`.
 
     Returns:
       Of each token its cost: each span's is shared equally by the tokens that it touches; that of a span over the whole
