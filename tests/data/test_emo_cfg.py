@@ -220,6 +220,10 @@ def test_missing_folders_name_what_is_there(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere: no such folder. Expected ROOT/jsons/train/GROUP/full"):
         read_emo_cfg(tmp_path / "nowhere", "train")
     (tmp_path / "clips").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"holds records, and videos are read here; name the folder"):
+        read_emo_cfg(tmp_path, "train")
+    (tmp_path / "manifest.json").unlink()
     with pytest.raises(DatasetError, match=r"jsons: no such folder.*holds clips\."):
         read_emo_cfg(tmp_path, "train")
     dataset(tmp_path, [GOOD])

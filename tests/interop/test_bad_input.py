@@ -64,6 +64,13 @@ def test_missing_config(one):
     refused(one, "config.json", "No such file", error=FileError)
 
 
+def test_adapters_of_peft_say_how_they_are_merged(one):
+    edit_tensors(one, lambda t: [t.__setitem__(f"base_model.model.{name}", t.pop(name)) for name in [*t]])
+    refused(one, "base_model.model.", "names of a model inside PEFT", "merge_and_unload()")
+    (one / "adapter_config.json").write_text("{}")
+    refused(one, "an adapter of PEFT alone", "merge_and_unload()")
+
+
 @pytest.mark.parametrize("text", ["{", "", "[1]", "\udcff"])
 def test_broken_config(one, text):
     (one / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))

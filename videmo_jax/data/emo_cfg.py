@@ -146,6 +146,8 @@ def checked(id: str, read: Callable[[], Sample], seen: Seen | None) -> Sample | 
 def annotation_files(root: Path, split: str, variant: str = "full", include: Sequence[str] | None = None) -> list[Path]:
     """The annotation files of one split, sorted by group and name; arguments and errors as `read_emo_cfg`."""
     folder = root / "jsons" / split
+    if not (root / "jsons").exists() and (root / "manifest.json").is_file():
+        raise DatasetError(f"{root}: holds records, and videos are read here; name the folder they were prepared from.")
     for expected in (root, root / "jsons", folder):
         if not expected.is_dir():
             raise DatasetError(

@@ -33,6 +33,9 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 HARMLESS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
 
 
+MERGE = "merge it into its model (model.merge_and_unload().save_pretrained(DIR)) and import DIR"
+
+
 def import_hf(
     hf: epath.PathLike,
     out: epath.PathLike,
@@ -62,6 +65,8 @@ def import_hf(
     inputs = InputSpec(seconds_per_grid=seconds_per_grid)
     if not hf.is_dir():
         raise ConversionError(f"{hf}: no such directory; give a Hugging Face model directory")
+    if (hf / "adapter_config.json").exists():
+        raise ConversionError(f"{hf}: holds an adapter of PEFT alone; {MERGE}")
     _refuse_existing(out)
     config = read_json(hf / "config.json", "give a Hugging Face model directory, and fetch a broken file again")
     model = model_config_from_hf(config)
@@ -124,6 +129,8 @@ def _pair(
 ) -> list[tuple[HfTensor, StoredTensor]]:
     """Each tensor of the model with the one of the files; nothing may be missing, left over or of another shape."""
     by_name: dict[str, StoredTensor] = {}
+    if wrapped := [name for name in stored if name.startswith("base_model.") or ".base_layer." in name]:
+        raise ConversionError(f"{folder}: {some(wrapped)}: names of a model inside PEFT; {MERGE}")
     for name, tensor in stored.items():
         if hub_name(name) in by_name:
             raise ConversionError(f"{folder}: holds {hub_name(name)} twice, under both styles of names")
