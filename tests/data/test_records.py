@@ -153,10 +153,11 @@ def test_finished_records_outlive_an_upgrade_and_unfinished_ones_do_not(syntheti
 
 def test_two_runs_do_not_share_a_folder(synthetic, copied):
     (copied / "manifest.json").unlink()
-    with (copied / "recipe.json").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RecordError, match="another run is writing there"):
-            prepare(synthetic, copied, SETTINGS)
+    held = os.open(copied, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(RecordError, match="another run is writing there"):
+        prepare(synthetic, copied, SETTINGS)
+    os.close(held)
 
 
 def test_damaged_records_are_named(copied):

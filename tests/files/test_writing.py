@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +64,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         write_text(folder / "a.txt", "other")
     assert sorted(each.name for each in (tmp_path / "above").iterdir()) == ["one", "two"]
     assert (tmp_path / "above" / "one" / "sub" / "a.txt").read_text() == "a"
+
+
+def test_what_a_killed_process_left_of_a_folder_goes_and_what_a_living_one_writes_stays(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    host = socket.gethostname()
+    left, alive = (tmp_path / f".out.partial-{host}-{process}" for process in (dead.pid, os.getppid()))
+    for folder in (left, alive):
+        (folder / "sub").mkdir(parents=True)
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert {each.name for each in tmp_path.iterdir()} == {"out", alive.name}
 
 
 def test_a_folder_for_results_is_looked_at_before_the_work(tmp_path):

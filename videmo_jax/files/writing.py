@@ -1,7 +1,9 @@
 """Files and folders that appear under their names whole or not at all."""
 
+import glob
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -55,8 +57,12 @@ def whole_folder(path: epath.PathLike) -> Iterator[epath.Path]:
       FileError: it cannot be written, or something has come to stand there.
     """
     path = open_path(path)
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    begin = f".{path.name}.partial-{socket.gethostname()}-"
+    partial = path.parent / f"{begin}{os.getpid()}"
     with _told(path, path.parent, partial):
+        for left in path.parent.glob(f"{glob.escape(begin)}*") if not is_remote(path) else ():
+            if not _runs(left.name.removeprefix(begin)):  # of a process that was killed: many gigabytes, perhaps
+                left.rmtree()
         partial.rmtree(missing_ok=True)
         partial.mkdir(parents=True)
         try:
@@ -64,6 +70,17 @@ def whole_folder(path: epath.PathLike) -> Iterator[epath.Path]:
             move(partial, path)
         finally:
             partial.rmtree(missing_ok=True)
+
+
+def _runs(process: str) -> bool:
+    """Whether a process of this machine is still there."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def move(source: epath.Path, place: epath.Path) -> None:

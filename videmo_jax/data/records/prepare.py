@@ -35,6 +35,7 @@ from videmo_jax.files.paths import is_remote, open_path
 from videmo_jax.files.writing import write_json, write_text
 
 REPORT = "report.jsonl"
+NEW_FOLDER = "delete the folder, or name a new one"
 ANNOTATIONS = "annotations_sha256"  # the field of a recipe that no clip depends on
 
 
@@ -80,9 +81,12 @@ def prepare(
         raise RecordError(
             f"instructions belong to the split {TRAIN}, which is not prepared; name it, or leave them out."
         )
-    _claim(out, recipe)
+    _require_ours(out, recipe)  # before anything is made there
     run = runner or partial(run_locally, workers=workers)
+    for folder in (out / "clips", out / "samples"):
+        folder.mkdir(parents=True, exist_ok=True)
     with _alone(out):
+        _claim(out, recipe)
         if (out / MANIFEST).exists():
             manifest = measure_texts(out, read_manifest(out), tokenizers, workers, tell)
         else:
@@ -145,18 +149,22 @@ def _alone(out: epath.Path) -> Iterator[None]:
 
     A bucket has no locks: there it keeps out the runs of this machine alone.
     """
-    path = Path(out / RECIPE)
+    path = Path(out)  # files in it are replaced, and a lock would stay with the old one
     if is_remote(out):
-        path = Path(tempfile.gettempdir()) / f"videmo-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}.lock"
-    with path.open("rb" if path.exists() else "wb") as file:
+        path = Path(tempfile.gettempdir()) / f"videmo-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}"
+        path.mkdir(exist_ok=True)
+    held = os.open(path, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecordError(f"{out}: another run is writing there. Wait for it, or name a new folder.") from None
         if not is_remote(out):
             for stale in Path(out).rglob(".*.partial-*"):
                 stale.unlink()
         yield
+    finally:
+        os.close(held)
 
 
 def _recipe(source: Source, settings: Settings) -> dict[str, Any]:
@@ -180,22 +188,25 @@ def _digest(path: Path) -> bytes:
 
 
 def _claim(out: epath.Path, recipe: dict[str, Any]) -> None:
-    """Makes the folder these records', or checks that it is."""
+    """Makes the folder these records'; where its annotations were others, its clips stay."""
+    path = out / RECIPE
+    if path.exists() and read_json(path, NEW_FOLDER)[ANNOTATIONS] == recipe[ANNOTATIONS]:
+        return
+    (out / MANIFEST).unlink(missing_ok=True)  # its samples are written again
+    write_json(path, recipe)
+
+
+def _require_ours(out: epath.Path, recipe: dict[str, Any]) -> None:
+    """Raises RecordError where the folder holds something that these records cannot go on with."""
     path = out / RECIPE
     if path.exists():
-        held = read_json(path, "delete the folder, or name a new one")
-        # Finished records are what they are, whatever is installed now.
-        free = (ANNOTATIONS, "versions") if (out / MANIFEST).exists() else (ANNOTATIONS,)
+        held = read_json(path, NEW_FOLDER)
+        # Finished records are what they are, whatever is installed now; clips of two versions are not mixed.
+        finished = (out / MANIFEST).exists() and held.get(ANNOTATIONS) == recipe[ANNOTATIONS]
+        free = (ANNOTATIONS, "versions") if finished else (ANNOTATIONS,)
         changed = [f"{name} ({held.get(name)}, asked for {recipe[name]})" for name in recipe
                    if name not in free and held.get(name) != recipe[name]]  # fmt: skip
         if changed:
             raise RecordError(f"{out}: holds records of another recipe: {'; '.join(changed)}. Name a new folder.")
-        if held.get(ANNOTATIONS) != recipe[ANNOTATIONS]:
-            (out / MANIFEST).unlink(missing_ok=True)  # its clips stay, its samples are written again
-            write_json(path, recipe)
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(each.name not in ("clips", "samples") or any(each.iterdir()) for each in out.iterdir()):
         raise RecordError(f"{out}: holds something else than records. Name a new folder.")
-    for folder in (out / "clips", out / "samples"):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        write_json(path, recipe)
