@@ -70,7 +70,7 @@ def test_records_are_shown_as_the_model_sees_them(synthetic, tmp_path):
     assert "instructions/chat.jsonl#1" in text and "instructions/chat.jsonl#2" in text and "no messages" in text
     code, output = look(out, tmp_path / "page.html", "--split", "train", "--tasks", "MEAD_*", "--samples", "3")
     assert code == 0 and "QA_train" not in (tmp_path / "page.html").read_text()
-    for more, said in ((["--variant", "full"], "leave it out"), (["--tasks", "none"], "no file is named none.json")):
+    for more, said in ((["--variant", "full"], "leave it out"), (["--tasks", "none"], "no file is named none")):
         code, output = look(out, tmp_path / "new.html", *more)
         assert code == 1 and said in output and len(output.splitlines()) == 1
 
@@ -78,7 +78,7 @@ def test_records_are_shown_as_the_model_sees_them(synthetic, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--split", "train", "--tasks", "nothing_*"], "no full file is named 'nothing_*.json'"),
+        (["--split", "train", "--tasks", "nothing_*"], "no full file is named 'nothing_*'"),
         (["--samples", "-1"], "give a number from 0 to 1000"),
         (["--variant", "sampled"], "Choose another variant"),
     ],
