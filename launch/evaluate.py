@@ -201,10 +201,10 @@ def require_some(scored: "Results", flags: argparse.Namespace) -> None:
       ValueError: so it is; the message says where the reasons stand.
     """
     files = scored.files
-    asked = sum(file.items for file in files)
-    if asked and asked == sum(file.skipped for file in files):
+    items = sum(file.items for file in files)
+    if items and items == sum(file.skipped for file in files):
         where = f"; {flags.out}/skipped.jsonl says why" if flags.checkpoint else ""
-        raise UserError(f"none of {asked} items has an answer{where}")
+        raise UserError(f"none of {items} items has an answer{where}")
     failed = sum(file.judged.failed for file in files if file.judged)
     if failed and failed == len(scored.items):
         raise UserError(f"the judge gave no reply at all; {flags.out}/judge/failed.jsonl says why")

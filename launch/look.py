@@ -129,10 +129,10 @@ def from_records(flags: argparse.Namespace, include: list[str] | None) -> Data:
     if include is None:
         places = np.arange(len(file_of))
     else:
-        asked = [any(is_named(name, pattern) for pattern in include) for name in names]
-        if not any(asked):
+        wanted = [any(is_named(name, pattern) for pattern in include) for name in names]
+        if not any(wanted):
             raise RecordError(f"{flags.data}: no file is named {' or '.join(include)}; there are: {', '.join(names)}.")
-        places = np.flatnonzero(np.array(asked)[file_of])
+        places = np.flatnonzero(np.array(wanted)[file_of])
 
     def clips(number: int) -> tuple["ShownClip", ...]:
         sample, read = records.example(int(places[number]))

@@ -51,7 +51,7 @@ def shared_rows():
     budget = GroupBudget(Budget(PREFIX, 0, 0), ANSWERS, SLOTS)
     advantages = group_advantages(np.arange(ANSWERS)[None] / ANSWERS)
     rows = stack_rows([build_group(rollout(), budget, config().vision)])
-    return rows.credited(token_advantages(advantages.values, SLOTS), advantages.counted)
+    return rows.credited(token_advantages(advantages.values, SLOTS), advantages.valid)
 
 
 def separate_rows():

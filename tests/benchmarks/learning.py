@@ -38,7 +38,7 @@ from videmo_jax.rl.held_out import FOLDER, HeldOutRewards
 from videmo_jax.rl.iteration import Programs
 from videmo_jax.rl.plan import make_rl_plan, read_rl_settings
 from videmo_jax.rl.rewards.reward import Rewards
-from videmo_jax.rl.rewards.spec import Asked, RewardSpec
+from videmo_jax.rl.rewards.spec import Query, RewardSpec
 from videmo_jax.tasks.taxonomy import task_of
 from videmo_jax.training.optimizer import make_optimizer
 from videmo_jax.training.session import mesh_of
@@ -109,7 +109,7 @@ def scores(path: Path) -> dict[str, dict[str, float]]:
         if task.reward != "tree":
             found[id] = {task.reward: float(np.mean(line["rewards"]))}
             continue
-        asked = Asked(id, file, task, "", truth)
+        asked = Query(id, file, task, "", truth)
         rewards = Rewards(RewardSpec())([asked], [answers]).rewards[0]
         questions = [Question("six", id, "", "", truth, answer) for answer in answers]
         replies = RuleJudge().judge(questions)

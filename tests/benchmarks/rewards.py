@@ -22,11 +22,11 @@ from videmo_jax.affective.parser import parse_caption
 from videmo_jax.data.synthetic.scene import draw_scene
 from videmo_jax.data.synthetic.wording import fine_caption
 from videmo_jax.rl.rewards.reward import Rewards
-from videmo_jax.rl.rewards.spec import Asked, RewardSpec
+from videmo_jax.rl.rewards.spec import Query, RewardSpec
 from videmo_jax.rl.rewards.workers import RewardWorkers
 from videmo_jax.tasks.taxonomy import task_of
 
-Step = tuple[list[Asked], list[list[str]]]
+Step = tuple[list[Query], list[list[str]]]
 
 
 def steps(count: int, prompts: int, group: int, real: list[str]) -> list[Step]:
@@ -38,7 +38,7 @@ def steps(count: int, prompts: int, group: int, real: list[str]) -> list[Step]:
             for at in range(prompts - len(real))
         ] + real
         asked = [
-            Asked(f"caption#{at}", "caption_train.json", task, "Describe.", text) for at, text in enumerate(truths)
+            Query(f"caption#{at}", "caption_train.json", task, "Describe.", text) for at, text in enumerate(truths)
         ]
         answers = []
         for truth in truths:

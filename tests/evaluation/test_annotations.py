@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from launch import evaluate as command
 from tests.evaluation import by_hand
 from videmo_jax.data.sample import Message
-from videmo_jax.evaluation.annotations import Asked, match_lines, official_aspects, read_annotations
+from videmo_jax.evaluation.annotations import AnnotatedQuestion, match_lines, official_aspects, read_annotations
 from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.tasks.taxonomy import ASPECTS
 
@@ -21,7 +21,7 @@ def line(text, video="a.mp4", truth="t"):
 
 
 def asked(text, video="a.mp4", truth="t", aspect=""):
-    return Asked((text, video), text, truth, aspect)
+    return AnnotatedQuestion((text, video), text, truth, aspect)
 
 
 @given(st.data())

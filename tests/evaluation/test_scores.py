@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from tests.evaluation import by_hand
 from videmo_jax.data.sample import Message
-from videmo_jax.evaluation.annotations import Asked
+from videmo_jax.evaluation.annotations import AnnotatedQuestion
 from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.judges.judging import SIX, JudgeInfo
@@ -113,7 +113,7 @@ def world(seed, items=23):
             lines.append(Prediction(response, truth, (Message("user", question),), (f"videos/{number}.mp4",), (-1.0,)))
             replies[f"{file}#{number}"] = reply
             aspects[f"{file}#{number}"] = aspect
-            record = Asked((question, f"videos/{number}.mp4"), question, truth, aspect)
+            record = AnnotatedQuestion((question, f"videos/{number}.mp4"), question, truth, aspect)
             annotations.setdefault(file, []).append(record)
         predictions[file] = lines
     return predictions, annotations, replies, aspects
@@ -203,7 +203,7 @@ def test_open_questions_have_their_aspect_from_the_annotations_only():
     assert file.judged.no_aspect == len(predictions[by_hand.QA])
     assert alone.columns["hair"] is None and alone.gaps["hair"] == [f"{by_hand.QA}/Hair"]
     # The same question about another video may ask about something else.
-    records = [Asked(("q", "a.mp4"), "q", "t", "Hair"), Asked(("q", "b.mp4"), "q", "t", "Nose")]
+    records = [AnnotatedQuestion(("q", "a.mp4"), "q", "t", "Hair"), AnnotatedQuestion(("q", "b.mp4"), "q", "t", "Nose")]
     lines = [Prediction("r", "t", (Message("user", "q"),), (video,)) for video in ("b.mp4", "a.mp4", "c.mp4")]
     table = Table({f"{by_hand.QA}#0": "10", f"{by_hand.QA}#1": "90"})
     results = score({by_hand.QA: lines}, table, annotations={by_hand.QA: records})
@@ -212,7 +212,7 @@ def test_open_questions_have_their_aspect_from_the_annotations_only():
 
 
 def test_a_question_with_two_aspects_has_the_last_one_officially_and_both_strictly():
-    records = [Asked(("q", "a.mp4"), "q", "t", "Hair"), Asked(("q", "a.mp4"), "q", "t", "Nose")]
+    records = [AnnotatedQuestion(("q", "a.mp4"), "q", "t", "Hair"), AnnotatedQuestion(("q", "a.mp4"), "q", "t", "Nose")]
     lines = [Prediction("r", "t", (Message("user", "q"),), ("a.mp4",))] * 2
     table = Table({f"{by_hand.QA}#0": "10", f"{by_hand.QA}#1": "90"})
     official, strict = (score({by_hand.QA: lines}, table, rules, annotations={by_hand.QA: records}) for rules in RULES)
@@ -227,7 +227,7 @@ def lines_of(*numbers):
 def test_missing_extra_and_repeated_lines():
     """Officially the lines that there are count; strictly the records do."""
     file = "CelebV-Text_Action-Caption"
-    records = [Asked((f"q{n}", "a.mp4"), f"q{n}", "t") for n in range(4)]
+    records = [AnnotatedQuestion((f"q{n}", "a.mp4"), f"q{n}", "t") for n in range(4)]
     lines = lines_of(2, 0, 0, 9)  # 1 and 3 are missing, 0 comes again, 9 was never asked
     table = Table({f"{file}#{line}": reply for line, reply in enumerate(("80", "40", "20", "100"))})
     official, strict = (score({file: lines}, table, rules, annotations={file: records}) for rules in RULES)
@@ -244,13 +244,14 @@ def test_records_without_a_line_count_in_uar_and_in_aspects_strictly():
     file = "MEAD_ID"
     asked = [f"q{n}\n(A) Yes\n(B) No" for n in range(4)]
     records = [
-        Asked((text, "a.mp4"), text, truth) for text, truth in zip(asked, ("(A) Yes", "(B) No") * 2, strict=True)
+        AnnotatedQuestion((text, "a.mp4"), text, truth)
+        for text, truth in zip(asked, ("(A) Yes", "(B) No") * 2, strict=True)
     ]
     lines = [Prediction("r", "(A) Yes", (Message("user", asked[0]),), ("a.mp4",))]
     results = score({file: lines}, Table({f"{file}#0": "yes"}), "strict", annotations={file: records})
     judged = results.files[0].judged
     assert (judged.parts[""].items, judged.war, judged.uar) == (4, 25, 25)  # classes: yes 1 of 2, no 0 of 2
-    records = [Asked((f"q{n}", "a.mp4"), f"q{n}", "t", "Hair") for n in range(4)]
+    records = [AnnotatedQuestion((f"q{n}", "a.mp4"), f"q{n}", "t", "Hair") for n in range(4)]
     results = score(
         {by_hand.QA: lines_of(1)}, Table({f"{by_hand.QA}#0": "60"}), "strict", annotations={by_hand.QA: records}
     )
@@ -343,7 +344,7 @@ def test_a_set_of_another_size_is_named():
     files = {name: lines_of(*range(5)) for name in ("MEAD_ID", "DFEW_Single-Label-Emotion-Recognition")}
     files |= {name: lines_of(0) for name in ("AffWild2_Action_Unit_Detection", by_hand.CAPTIONS, by_hand.QA)}
     replies = {f"{name}#{n}": "yes" for name in files for n in range(5)}
-    records = {by_hand.QA: [Asked(("q0", "a.mp4"), "q0", "t", "Head_actions")]}
+    records = {by_hand.QA: [AnnotatedQuestion(("q0", "a.mp4"), "q0", "t", "Head_actions")]}
     sizes = score(files, Table(replies), annotations=records).other_sizes
     assert sizes["MEAD_ID"] == (5, 500) and sizes["DFEW_Single-Label-Emotion-Recognition"] == (5, 300)
     assert sizes["AffWild2_Action_Unit_Detection"] == (1, 87) and sizes[by_hand.CAPTIONS] == (1, 2600)

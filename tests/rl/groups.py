@@ -87,7 +87,7 @@ def group_batch(seed, budget=BUDGET):
     rewards[2, 1] = np.nan
     batch = stack_rows([build_group(r, budget, CONFIG.vision) for r in found])
     advantages = group_advantages(rewards, present(found, budget))
-    batch = batch.credited(token_advantages(advantages.values, budget.slots), advantages.counted)
+    batch = batch.credited(token_advantages(advantages.values, budget.slots), advantages.valid)
     reference = batch.sampled + rng.normal(0, 0.3, batch.sampled.shape).astype(np.float32) * (batch.sampled != 0)
     return dataclasses.replace(batch, reference=reference)
 

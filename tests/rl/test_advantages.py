@@ -13,7 +13,7 @@ def test_advantages_by_hand():
     found = group_advantages(np.array([[0.0, 0.0, 1.0, 1.0]]))
     expected = 0.5 / (np.sqrt(1 / 3) + 1e-4)
     np.testing.assert_allclose(found.values, [[-expected, -expected, expected, expected]], rtol=1e-6)
-    assert (found.left_out, found.flat) == (0, 0) and found.counted.all()
+    assert (found.left_out, found.flat) == (0, 0) and found.valid.all()
     plain = group_advantages(np.array([[0.0, 0.0, 1.0, 1.0]]), spec=AdvantageSpec(scale=False))
     np.testing.assert_array_equal(plain.values, [[-0.5, -0.5, 0.5, 0.5]])
 
@@ -22,13 +22,13 @@ def test_groups_without_spread_have_no_advantage_and_are_counted():
     rewards = np.array([[0.1, 0.1, 0.1], [0.0, 0.0, 0.0], [0.2, 0.4, 0.6]])  # 3 x 0.1 / 3 is not 0.1
     found = group_advantages(rewards)
     np.testing.assert_array_equal(found.values[:2], np.zeros((2, 3)))
-    assert found.flat == 2 and found.left_out == 0 and found.counted.all()
+    assert found.flat == 2 and found.left_out == 0 and found.valid.all()
 
 
 @pytest.mark.parametrize("failure", [NAN, np.inf, -np.inf])
 def test_a_group_whose_reward_failed_is_left_out_whole(failure):
     found = group_advantages(np.array([[0.0, failure, 1.0], [0.0, 0.5, 1.0]]))
-    np.testing.assert_array_equal(found.counted, [[False] * 3, [True] * 3])
+    np.testing.assert_array_equal(found.valid, [[False] * 3, [True] * 3])
     np.testing.assert_array_equal(found.values[0], 0)
     assert found.left_out == 1 and found.flat == 0
     np.testing.assert_array_equal(found.values[1], group_advantages(np.array([[0.0, 0.5, 1.0]])).values[0])
@@ -39,7 +39,7 @@ def test_empty_slots_do_not_take_part():
     found = group_advantages(np.array([[0.0, 1.0, NAN], [0.7, NAN, NAN], [NAN] * 3]), present)
     np.testing.assert_array_equal(found.values[0, :2], group_advantages(np.array([[0.0, 1.0]])).values[0])
     np.testing.assert_array_equal(found.values[1:], 0)  # an only answer, and none
-    np.testing.assert_array_equal(found.counted, present)
+    np.testing.assert_array_equal(found.valid, present)
     assert found.left_out == 0 and found.flat == 1
 
 

@@ -18,7 +18,7 @@ from videmo_jax.affective.parser import parse_caption
 from videmo_jax.affective.text import to_text
 from videmo_jax.affective.tree import Person
 from videmo_jax.rl.rewards.reward import Rewards
-from videmo_jax.rl.rewards.spec import Asked, RewardEndpoint, RewardError, RewardSpec
+from videmo_jax.rl.rewards.spec import Query, RewardEndpoint, RewardError, RewardSpec
 from videmo_jax.tasks.taxonomy import APPEARANCE_TAGS, TASKS, declared_task, task_of
 
 FINE, SHORT = task_of("caption_train"), task_of("CelebV-Text_Emotion-Caption")
@@ -28,12 +28,12 @@ CHOICE = "<video>Which emotion?\n(A) Happy\n(B) Sad\n(C) Angry"
 
 
 def asked(task, truth, question="<video>Describe.", id="x#0"):
-    return Asked(id, f"train/x/{task.files[0]}.json", task, question, truth)
+    return Query(id, f"train/x/{task.files[0]}.json", task, question, truth)
 
 
 def rewards_of(task, truth, answers, spec=PLAIN, question="<video>Describe."):
     result = Rewards(spec)([asked(task, truth, question)], [answers])
-    assert result.counted.tolist() == [True], result.failures
+    assert result.valid.tolist() == [True], result.failures
     return result.rewards[0].tolist()
 
 
@@ -225,7 +225,7 @@ def mixed(count, seed=0, size=4):
 
 def same(one, other):
     np.testing.assert_array_equal(one.rewards, other.rewards)
-    np.testing.assert_array_equal(one.counted, other.counted)
+    np.testing.assert_array_equal(one.valid, other.valid)
     assert (one.branches, one.failures, one.credit) == (other.branches, other.failures, other.credit)
 
 
@@ -234,7 +234,7 @@ def test_groups_do_not_influence_each_other():
     prompts[7] = replace(prompts[7], truth=" ")
     rewards = Rewards(RewardSpec(node_credit=True))
     whole = rewards(prompts, answers)
-    assert set(whole.branches) == {"rule", "caption", "tree"} and np.flatnonzero(~whole.counted).tolist() == [7]
+    assert set(whole.branches) == {"rule", "caption", "tree"} and np.flatnonzero(~whole.valid).tolist() == [7]
     for at in range(30):
         alone = Rewards(RewardSpec(node_credit=True))([prompts[at]], [answers[at]])
         np.testing.assert_array_equal(alone.rewards[0], whole.rewards[at])
@@ -251,8 +251,8 @@ def test_what_cannot_be_rewarded_is_left_out_with_its_reason():
         asked(declared_task("Mine=attribute/tags"), "red", id="no list"),
     ]
     result = Rewards(RewardSpec(node_credit=True))(prompts, [["", "She smiles."]] * 5)
-    assert result.counted.tolist() == [False, False, False, True, False]
-    assert np.isnan(result.rewards[~result.counted]).all() and not np.isnan(result.rewards[3]).any()
+    assert result.valid.tolist() == [False, False, False, True, False]
+    assert np.isnan(result.rewards[~result.valid]).all() and not np.isnan(result.rewards[3]).any()
     assert [(each.group, each.id, each.branch) for each in result.failures] == [
         (0, "empty", "tree"), (1, "no nodes", "tree"), (2, "no label", "rule"), (4, "no list", "rule"),
     ]  # fmt: skip
@@ -280,7 +280,7 @@ def test_trees_too_large_for_a_table_fail_alone():
         result = Rewards(spec)(prompts, [[CAPTIONS[0]], [long], [CAPTIONS[1]]])
     finally:
         edit_distance.MOST_CELLS = before
-    assert result.counted.tolist() == [True, False, True]
+    assert result.valid.tolist() == [True, False, True]
     assert result.rewards[[0, 2], 0].tolist() == [1, 1] and "cells" in result.failures[0].reason
 
 
@@ -318,7 +318,7 @@ def test_the_reference_scores_captions():
         RewardSpec(caption="reference"), reference=lambda questions: [0.5] * (len(questions) - 1) + [math.nan]
     )
     result = nan([asked(SHORT, "She smiles.")] * 2, [["a", "b"]] * 2)
-    assert result.counted.tolist() == [True, False] and "nan" in result.failures[0].reason
+    assert result.valid.tolist() == [True, False] and "nan" in result.failures[0].reason
     with pytest.raises(RewardError, match="belong together"):
         Rewards(RewardSpec(caption="reference"))
 
@@ -343,7 +343,7 @@ def test_an_endpoint_scores_captions_and_its_faults_leave_groups_out(tmp_path):
         again = Rewards(spec)(prompts[:1] + prompts[3:], answers[:1] + answers[3:])
         assert len(server.seen) == asked_for == 7  # equal questions, and replies that are kept, cost nothing
     assert result.rewards[[0, 3]].tolist() == again.rewards.tolist() == [[1, 0.4], [1, 1]]
-    assert result.counted.tolist() == [True, False, False, True]
+    assert result.valid.tolist() == [True, False, False, True]
     assert "'quite' is no number" in result.failures[0].reason and "HTTP 400" in result.failures[1].reason
 
 
@@ -351,7 +351,7 @@ def test_an_endpoint_that_is_down_leaves_captions_out_and_nothing_else(tmp_path)
     spec = endpoint_spec("http://127.0.0.1:9/v1", tmp_path, longest_wait=0.01)
     prompts = [asked(SHORT, f"truth {number}") for number in range(6)] + [asked(FINE, CAPTIONS[0])]
     result = Rewards(spec)(prompts, [["a", "b"]] * 6 + [[CAPTIONS[0], ""]])
-    assert result.counted.tolist() == [False] * 6 + [True] and result.rewards[6, 0] == 1
+    assert result.valid.tolist() == [False] * 6 + [True] and result.rewards[6, 0] == 1
     assert len(result.failures) == 6 and all("endpoint" in failure.reason for failure in result.failures)
 
 
@@ -362,7 +362,7 @@ def test_replies_that_cannot_be_kept_leave_captions_out(tmp_path):
         (tmp_path / "replies").rmdir()
         (tmp_path / "replies").touch()  # no folder any more
         result = rewards([asked(SHORT, "truth"), asked(FINE, CAPTIONS[0])], [["a"], [CAPTIONS[0]]])
-    assert result.counted.tolist() == [False, True] and "a reply cannot be written" in result.failures[0].reason
+    assert result.valid.tolist() == [False, True] and "a reply cannot be written" in result.failures[0].reason
 
 
 def own(function):
@@ -379,7 +379,7 @@ def test_rewards_of_ones_own():
         ("raises", "RuntimeError: no such sensor"),
     ):  # fmt: skip
         result = Rewards(own(name))([asked(FINE, "", "bad")], [["", ""]])
-        assert not result.counted.any() and reason in result.failures[0].reason
+        assert not result.valid.any() and reason in result.failures[0].reason
 
 
 @pytest.mark.parametrize(

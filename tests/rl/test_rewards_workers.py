@@ -60,7 +60,7 @@ def test_a_worker_that_dies_once_is_replaced(tmp_path):
     answers = [[CAPTIONS[0], ""]] * 12
     with RewardWorkers(own("dies"), 2) as workers:
         result = workers(prompts, answers)
-        assert mark.exists() and result.counted.all() and result.rewards[5].tolist() == [0.5, 0.5]
+        assert mark.exists() and result.valid.all() and result.rewards[5].tolist() == [0.5, 0.5]
         same(result, Rewards(own("dies"))(prompts, answers))
         same(workers(prompts[:3], answers[:3]), Rewards(own("dies"))(prompts[:3], answers[:3]))
 
@@ -71,14 +71,14 @@ def test_what_kills_its_worker_twice_has_failed_and_nothing_else():
     answers = [[CAPTIONS[0], ""]] * 16
     with RewardWorkers(own("dies"), 2) as workers:
         result = workers(prompts, answers)
-        lost = np.flatnonzero(~result.counted).tolist()
+        lost = np.flatnonzero(~result.valid).tolist()
         assert lost == [4, 5]  # its chunk: two of sixteen groups
         assert {failure.reason for failure in result.failures} == {"its worker process died, twice"}
         assert np.isnan(result.rewards[lost]).all()
         rest = [at for at in range(16) if at not in lost]
         expected = Rewards(RewardSpec())([prompts[at] for at in rest], [answers[at] for at in rest])
         np.testing.assert_array_equal(result.rewards[rest], expected.rewards)
-        assert workers(prompts[:4], answers[:4]).counted.all()  # life goes on
+        assert workers(prompts[:4], answers[:4]).valid.all()  # life goes on
 
 
 def test_workers_that_are_killed_from_outside_are_replaced():

@@ -202,7 +202,7 @@ def test_node_credit_moves_advantages_within_answers_alone(trained, tmp_path, mo
     spread = 0
     for rollout, advantages, found, tokens in seen:
         assert set(found.branches) <= {"tree"}
-        for row in rollout.asked:
+        for row in rollout.filled:
             for number, length in enumerate(rollout.lengths[row]):
                 own = tokens[row, number, :length].astype(np.float64)
                 assert abs(own.mean() - advantages.values[row, number]) < 1e-5

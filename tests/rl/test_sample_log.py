@@ -17,7 +17,7 @@ from videmo_jax.affective.text import to_text
 from videmo_jax.files.errors import FileError
 from videmo_jax.rl.advantages import group_advantages
 from videmo_jax.rl.rewards.reward import Rewards
-from videmo_jax.rl.rewards.spec import Asked, RewardSpec
+from videmo_jax.rl.rewards.spec import Query, RewardSpec
 from videmo_jax.rl.sample_log import (
     COLUMNS,
     END,
@@ -41,7 +41,7 @@ OTHER = "A man with short black hair and glasses raises his eyebrows and opens h
 
 def group(step, answers, *, file=FINE, truth=TRUTH, id="s#1", spec=None):
     """A group with real rewards."""
-    asked = Asked(id, file, task_of(file), "<video>Describe the video.", truth)
+    asked = Query(id, file, task_of(file), "<video>Describe the video.", truth)
     found = Rewards(spec or RewardSpec())([asked], [answers])
     advantages = group_advantages(found.rewards).values[0]
     failure = found.failures[0].reason if found.failures else None

@@ -231,10 +231,10 @@ class _Batch:
                 f"more than {MOST_CELLS:.0e}; no caption is so long"
             )
         groups, weights = self._labels()
-        asked = _asked(numbers, labels, starts, groups)
+        compared = _asked(numbers, labels, starts, groups)
         return (
             labels, lefts, starts, keys, key_starts, groups, weights,
-            asked, self._similarities(asked),
+            compared, self._similarities(compared),
             np.array([self.costs.delete, self.costs.insert, self.costs.substitute]),
         )  # fmt: skip
 
@@ -248,10 +248,10 @@ class _Batch:
             weights.append(weight[level])
         return np.array(group_of, np.int32), np.array(weights)
 
-    def _similarities(self, asked: Int64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
+    def _similarities(self, compared: Int64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
         nodes = [Node(*label) for label in self.label_numbers]
-        values, count = np.empty(len(asked)), len(nodes) + 2
-        for place, pair in enumerate(asked.tolist()):
+        values, count = np.empty(len(compared)), len(nodes) + 2
+        for place, pair in enumerate(compared.tolist()):
             a, b = nodes[pair // count - 2], nodes[pair % count - 2]
             value = float(self.costs.similarity(a, b))
             if not 0 <= value <= 1:
@@ -319,7 +319,7 @@ def _key_roots(lefts, starts):  # noqa: ANN001, ANN202
 
 
 @numba.njit(nogil=True, cache=True)
-def _operation_costs(labels_a, labels_b, groups, weights, asked, similarities, factors):  # noqa: ANN001, ANN202
+def _operation_costs(labels_a, labels_b, groups, weights, compared, similarities, factors):  # noqa: ANN001, ANN202
     """Costs of deleting each node of a, of inserting each node of b, and of each substitution.
 
     A substitution that saves nothing over a deletion and an insertion costs infinitely much, so that it is never made.
@@ -338,7 +338,7 @@ def _operation_costs(labels_a, labels_b, groups, weights, asked, similarities, f
             else:
                 apart = 1.0
                 if groups[a] == groups[b]:
-                    apart -= similarities[np.searchsorted(asked, np.int64(a) * len(groups) + b)]
+                    apart -= similarities[np.searchsorted(compared, np.int64(a) * len(groups) + b)]
                 cost = max(weights[a], weights[b]) * substitute * apart
                 costs[i, j] = cost if cost < both else np.inf
     return deletes, inserts, costs
@@ -372,12 +372,12 @@ def _fill(i, j, lefts_a, lefts_b, deletes, inserts, substitutes, trees, forest):
 
 
 @numba.njit(nogil=True, cache=True)
-def _tables(a, b, labels, lefts, starts, keys, key_starts, groups, weights, asked, similarities, factors):  # noqa: ANN001, ANN202
+def _tables(a, b, labels, lefts, starts, keys, key_starts, groups, weights, compared, similarities, factors):  # noqa: ANN001, ANN202
     """For trees number a and b: costs of the operations, distances of all subtrees, and room for a forest's table."""
     lefts_a, lefts_b = lefts[starts[a] : starts[a + 1]], lefts[starts[b] : starts[b + 1]]
     deletes, inserts, substitutes = _operation_costs(
         labels[starts[a] : starts[a + 1]], labels[starts[b] : starts[b + 1]],
-        groups, weights, asked, similarities, factors,
+        groups, weights, compared, similarities, factors,
     )  # fmt: skip
     trees, forest = np.empty((len(lefts_a), len(lefts_b))), np.empty((len(lefts_a) + 1, len(lefts_b) + 1))
     for i in keys[key_starts[a] : key_starts[a + 1]]:

@@ -29,8 +29,8 @@ def denials(units: list[Unit]) -> list[bool]:
         if at < after:
             continue
         if (stops := "stop" in unit.entry.roles) or _presence(unit) == "absent":
-            after, told = _predicate(units, at) if stops else (at + 1, "absent")
-            lifted = stops and told == "absent"
+            after, presence = _predicate(units, at) if stops else (at + 1, "absent")
+            lifted = stops and presence == "absent"
             subject = _subject(units, at) if after and not lifted and (stops or _closes(units, after)) else []
             for place in subject:
                 denied[place] = True
@@ -38,7 +38,7 @@ def denials(units: list[Unit]) -> list[bool]:
                 units[place].used = True
             if subject or lifted:
                 reach = None
-            elif told and _opens(units, at):
+            elif presence and _opens(units, at):
                 reach = LIST
             elif stops:
                 of_all = unit.word in ("none", "neither") and _word(units, at + 1) == "of"
@@ -168,9 +168,9 @@ def _subject(units: list[Unit], at: int) -> list[int]:
 def _begins_clause(units: list[Unit], at: int, bordered: bool) -> bool:
     """Whether another clause, or a person, stands at a place before a subject."""
     entry = units[at].entry
-    told = bordered and bool(entry.states) and at > 0 and bool(units[at - 1].entry.part)  # `her brows rise, and`
+    continued = bordered and bool(entry.states) and at > 0 and bool(units[at - 1].entry.part)  # `her brows rise, and`
     verb = _is_verb(units[at]) or _presence(units[at]) or "stop" in entry.roles or units[at].word[0].isdigit()
-    return bool(told or verb or "nominative" in entry.roles or entry.person)
+    return bool(continued or verb or "nominative" in entry.roles or entry.person)
 
 
 def _without_places(units: list[Unit], start: int, end: int) -> list[int]:

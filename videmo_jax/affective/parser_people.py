@@ -28,7 +28,7 @@ class Who:
       denied: feelings that are denied.
       edges: from what shows a feeling to the feeling, where the caption says so.
       since: the sentence that named them first.
-      counted: named by a number (`two people`), so that those who are introduced later are these.
+      numbered: named by a number (`two people`), so that those who are introduced later are these.
       places: of each fact and feeling, by its key, the words that it was read from (`parser_words.Unit.place`).
     """
 
@@ -41,13 +41,13 @@ class Who:
     denied: dict[str, None] = field(default_factory=dict)
     edges: dict[Key, str] = field(default_factory=dict)
     since: int = 0
-    counted: bool = False
+    numbered: bool = False
     places: dict[Key, tuple[int, int]] = field(default_factory=dict)
 
     def awaits(self, sentence: int) -> bool:
         """Whether an earlier sentence told that somebody is there and nothing of who: `The clip shows a person.`"""
         unknown = self.gender is None and self.nouns <= ANYBODY and not self.feelings
-        return unknown and self.since < sentence and (self.counted or not self.facts)
+        return unknown and self.since < sentence and (self.numbered or not self.facts)
 
 
 class People:
@@ -108,10 +108,10 @@ class People:
             return self.now  # `talks to the other person`, of whom nothing has been said
         count = next((NUMBERS[word] for word in before if word in NUMBERS), 0)
         if count and "the" not in before:
-            counted = [self._named(self._fresh(gender), gender, noun) for _ in range(count)]
-            for who in counted:
-                who.counted = True
-            return counted
+            numbered = [self._named(self._fresh(gender), gender, noun) for _ in range(count)]
+            for who in numbered:
+                who.numbered = True
+            return numbered
         if count:
             return list(self.all) or self.current()
         after_copula = start > 0 and units[start - 1].word in COPULAS and "another" not in before
@@ -139,7 +139,7 @@ class People:
                 return who
         for who in self.all:
             if who.awaits(self._sentence):
-                who.counted = False
+                who.numbered = False
                 return who
         if other and len(self.all) > 1:
             others = [who for who in self.all if who not in self.now and _agrees(who, gender)]
@@ -211,8 +211,8 @@ def _has_part_subject(units: list[Unit], at: int) -> bool:
 def _is_same(units: list[Unit], at: int, gender: str | None) -> bool:
     """Whether a person right before a comma is named again after it: `the speaker, a young woman`."""
     entry = units[at].entry
-    told = any(key[1] == "gender" for key in entry.facts)
-    return entry.person and (not told or gender is None)
+    gendered = any(key[1] == "gender" for key in entry.facts)
+    return entry.person and (not gendered or gender is None)
 
 
 def _agrees(who: Who, gender: str | None) -> bool:

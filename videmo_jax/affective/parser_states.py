@@ -37,7 +37,7 @@ def join_parts(units: list[Unit]) -> None:
 
 def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
     """The states of parts of the body."""
-    told: set[int] = set()  # parts of which something has been said as a subject
+    subjects: set[int] = set()  # parts of which something has been said as a subject
     objects: set[int] = set()
     for at, unit in enumerate(units):
         if not unit.entry.states or unit.used:
@@ -46,8 +46,8 @@ def states(units: list[Unit]) -> Iterator[tuple[int, Key, str | None]]:
         part = None if unit.entry.direction in SIDES else _right_after(units, at)
         group = _bare(units, part) if part is not None else []
         if part is None and not _has_object(units, at):
-            part = _subject(units, at, told, objects)
-            told.update(units[part].group if part is not None else [])
+            part = _subject(units, at, subjects, objects)
+            subjects.update(units[part].group if part is not None else [])
         if part is None:
             part = _object(units, at)
             objects.update(units[part].group if part is not None else [])
@@ -121,7 +121,7 @@ def _adjective(unit: Unit) -> bool:
     )
 
 
-def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> int | None:
+def _subject(units: list[Unit], at: int, subjects: set[int], objects: set[int]) -> int | None:
     unknown = 0
     crossed = False  # an `and` or a comma
     aimed = False  # a direction
@@ -132,7 +132,7 @@ def _subject(units: list[Unit], at: int, told: set[int], objects: set[int]) -> i
         if entry.part:
             if place in objects and crossed:
                 return None
-            return place if _fits(units, at, place) and (not crossed or place in told) else None
+            return place if _fits(units, at, place) and (not crossed or place in subjects) else None
         if entry.roles & {"and", "comma"} or word == "but":
             if not (place + 1 < len(units) and units[place + 1].word in ("which", "that")):
                 crossed = True

@@ -98,13 +98,13 @@ class Compiled:
             return {**described, **trained, "host_bytes": self.host_bytes}
         called = [(program, program.to_json(), 1) for program in self.programs[:-1]]
         called.append((self.programs[-1], trained, self.updates))
-        largest = max((told for _, told, _ in called), key=lambda told: told["hbm_bytes"])
+        largest = max((figures for _, figures, _ in called), key=lambda figures: figures["hbm_bytes"])
         sums: dict[str, Any] = {
-            name: sum(told[name] * times for _, told, times in called)
+            name: sum(figures[name] * times for _, figures, times in called)
             for name in ("flops_per_step", "executed_flops_per_step")
         }
         for name in ("collective_bytes_by_kind", "collectives_by_kind", "bound_seconds"):
-            sums[name] = _added([(told[name], times) for _, told, times in called])
+            sums[name] = _added([(figures[name], times) for _, figures, times in called])
         made = all(program.moved is not None for program in self.programs)
         return {
             **described,
@@ -115,9 +115,9 @@ class Compiled:
             **{name: largest[name] for name in ("hbm_bytes", "hbm_limit", "hbm_share", "hbm")},
             **sums,
             "collective_bytes": sum(sums["collective_bytes_by_kind"].values()) if made else None,
-            "compile_seconds": sum(told["compile_seconds"] for _, told, _ in called),
+            "compile_seconds": sum(figures["compile_seconds"] for _, figures, _ in called),
             "host_bytes": self.host_bytes,
-            "programs": {program.name: {"fits": program.fits, **told} for program, told, _ in called},
+            "programs": {program.name: {"fits": program.fits, **figures} for program, figures, _ in called},
         }
 
 

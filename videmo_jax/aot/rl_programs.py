@@ -77,7 +77,7 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
         beside = held - bytes_on_device(stays)
         return compile_program(name, function, given, on, chip, works[name], beside=beside, **how)
 
-    asked = on_batch(arrays.rows, whole)
+    rows = on_batch(arrays.rows, whole)
     seeds, rate = (
         on_batch(jax.ShapeDtypeStruct((config.batch,), jnp.uint32), whole),
         jax.ShapeDtypeStruct((), "float32"),
@@ -85,7 +85,7 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     drawn = {"open_trips": decoding.max_new_tokens - 1}
     found = [
         compiled("gather", programs.gather.compiled, mesh, (state.params,), state.params),
-        compiled("rollout", sample.compiled, whole, (weights, asked, seeds), asked, **drawn),
+        compiled("rollout", sample.compiled, whole, (weights, rows, seeds), rows, **drawn),
     ]
     if settings.grpo.beta:
         read = (arrays.reference, arrays.group)

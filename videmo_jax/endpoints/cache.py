@@ -44,9 +44,9 @@ class Reply:
     tokens_out: int | None = None
 
 
-def cache_key(url: str, model: str, asked: Mapping[str, Any]) -> str:
+def cache_key(url: str, model: str, request: Mapping[str, Any]) -> str:
     """The name of a request: another endpoint, model, message or setting makes another one."""
-    return json_digest([url, model, asked])[:32]
+    return json_digest([url, model, request])[:32]
 
 
 class ReplyCache:

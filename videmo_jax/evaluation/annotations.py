@@ -18,7 +18,7 @@ Key = tuple[str, str]  # user text, path of the first video
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AnnotatedQuestion:
     """One record of an annotation file; `aspect` is empty where its `source` names none of the 15."""
 
     key: Key
@@ -41,7 +41,7 @@ class Matching:
       other_truth: lines whose labels are not their record's answer.
     """
 
-    records: tuple[Asked, ...]
+    records: tuple[AnnotatedQuestion, ...]
     places: tuple[int | None, ...]
     missing: tuple[int, ...]
     again: tuple[int, ...]
@@ -63,7 +63,7 @@ class Matching:
 
 def read_annotations(
     root: Path, split: str, variant: str, names: Collection[str] | None = None
-) -> dict[str, tuple[Asked, ...]]:
+) -> dict[str, tuple[AnnotatedQuestion, ...]]:
     """The records of annotation files by stem, those that cannot be used among them.
 
     Args:
@@ -82,7 +82,7 @@ def read_annotations(
     }
 
 
-def _asked(record: Any) -> Asked:
+def _asked(record: Any) -> AnnotatedQuestion:
     """What a record asks; of one in another form, as much as is there."""
     record = record if isinstance(record, dict) else {}
     turns = record.get("messages")
@@ -93,7 +93,7 @@ def _asked(record: Any) -> Asked:
     paths = record.get("videos")
     videos = [_text(path) for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
     aspect = _text(record.get("source")).rpartition("QA_")[2]
-    return Asked(
+    return AnnotatedQuestion(
         ("".join(user[-1:]), "".join(videos[:1])),
         "".join(user[:1]),
         "".join(answers[-1:]),
@@ -112,7 +112,7 @@ def line_key(prediction: Prediction) -> Key:
     return "".join(texts[-1:]), "".join(prediction.videos[:1])
 
 
-def match_lines(predictions: Sequence[Prediction], records: Sequence[Asked]) -> Matching:
+def match_lines(predictions: Sequence[Prediction], records: Sequence[AnnotatedQuestion]) -> Matching:
     """Finds the record of each line."""
     open_records: dict[Key, deque[int]] = defaultdict(deque)
     for index, record in enumerate(records):
@@ -138,6 +138,6 @@ def match_lines(predictions: Sequence[Prediction], records: Sequence[Asked]) -> 
     )
 
 
-def official_aspects(records: Sequence[Asked]) -> dict[Key, str]:
+def official_aspects(records: Sequence[AnnotatedQuestion]) -> dict[Key, str]:
     """The aspect of each question as the official code finds it: where one is asked twice, the last record's."""
     return {record.key: record.aspect for record in records}

@@ -111,7 +111,7 @@ def _by_file(items: Iterable[ItemScore]) -> dict[str, list[ItemScore]]:
 def _item(item: ItemScore, predictions: Mapping[str, Sequence[Prediction]]) -> ShownItem:
     line = predictions[item.file][int(item.id.rpartition("#")[2])]
     task = task_of(item.file)
-    asked = "\n".join(message.content for message in line.messages if message.role == "user")
+    question = "\n".join(message.content for message in line.messages if message.role == "user")
     scored = " ".join(f"{value:.4g}" for value in item.values or ())
     values = "no reply" if not item.values else scored if item.readable else "unreadable reply"
     reply = f"the judge replied {item.reply!r}" if item.reply is not None else ""
@@ -120,7 +120,7 @@ def _item(item: ItemScore, predictions: Mapping[str, Sequence[Prediction]]) -> S
     return ShownItem(
         item.id,
         f"{name}: {item.part.replace('_', ' ')}" if item.part else name,
-        asked.replace("<video>", "").lstrip(". \n"),
+        question.replace("<video>", "").lstrip(". \n"),
         line.response,
         line.labels,
         values,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from videmo_jax.evaluation.annotations import Asked, Matching, line_key, match_lines, official_aspects
+from videmo_jax.evaluation.annotations import AnnotatedQuestion, Matching, line_key, match_lines, official_aspects
 from videmo_jax.evaluation.answers.predictions import Prediction
 from videmo_jax.evaluation.judges.by_rules import RuleJudge, remarks, true_option
 from videmo_jax.evaluation.judges.judging import SIX, Judge, Kind, OnProgress, Question, judged_query
@@ -50,7 +50,7 @@ def score(
     judge: Judge,
     rules: Rules = "official",
     *,
-    annotations: Mapping[str, Sequence[Asked]] | None = None,
+    annotations: Mapping[str, Sequence[AnnotatedQuestion]] | None = None,
     cut: Mapping[str, int] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Results:
@@ -73,9 +73,9 @@ def score(
     }
     official = [name for name in predictions if name in TEST_FILES]
     lines = {name: _lines(name, predictions[name], matching.get(name), rules) for name in official}
-    asked = [line.question for name in official for line in lines[name]]
-    replies = iter(_judged(judge, asked, on_progress))
-    noted = remarks(asked) if isinstance(judge, RuleJudge) else {}
+    questions = [line.question for name in official for line in lines[name]]
+    replies = iter(_judged(judge, questions, on_progress))
+    noted = remarks(questions) if isinstance(judge, RuleJudge) else {}
     items: list[ItemScore] = []
     files: list[FileScore] = []
     for name, held in predictions.items():
@@ -89,10 +89,10 @@ def score(
     return Results(rules, judge.info, files, items, matching)
 
 
-def _judged(judge: Judge, asked: Sequence[Question], on_progress: OnProgress | None) -> list[str | None]:
-    replies = judge.judge(asked, on_progress)
-    if len(replies) != len(asked):
-        raise ValueError(f"the judge {judge.info.name} gave {len(replies)} replies to {len(asked)} questions")
+def _judged(judge: Judge, questions: Sequence[Question], on_progress: OnProgress | None) -> list[str | None]:
+    replies = judge.judge(questions, on_progress)
+    if len(replies) != len(questions):
+        raise ValueError(f"the judge {judge.info.name} gave {len(replies)} replies to {len(questions)} questions")
     return replies
 
 

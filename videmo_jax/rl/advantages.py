@@ -26,13 +26,13 @@ class Advantages:
 
     Attributes:
       values: of each answer; 0 where it does not count.
-      counted: answers that are trained on.
+      valid: answers that are trained on.
       left_out: groups in which a reward failed: none of their answers counts.
       flat: groups that count and whose rewards are all alike: A = 0, only the KL term moves the policy.
     """
 
     values: Float32[np.ndarray, "B G"]
-    counted: Bool[np.ndarray, "B G"]
+    valid: Bool[np.ndarray, "B G"]
     left_out: int
     flat: int
 
@@ -57,17 +57,17 @@ def group_advantages(
     if rewards.ndim != 2 or present.shape != rewards.shape:
         raise UserError(f"rewards have the shape {rewards.shape}, present {present.shape}; both must be [B, G]")
     failed = np.any(present & ~np.isfinite(rewards), axis=1)
-    counted = present & ~failed[:, None]
-    known = np.where(counted, rewards, 0.0)
-    count = counted.sum(axis=1, keepdims=True)
-    apart = np.where(counted, known - known.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    highest, lowest = (np.where(counted, rewards, end) for end in (-np.inf, np.inf))
+    valid = present & ~failed[:, None]
+    known = np.where(valid, rewards, 0.0)
+    count = valid.sum(axis=1, keepdims=True)
+    apart = np.where(valid, known - known.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
+    highest, lowest = (np.where(valid, rewards, end) for end in (-np.inf, np.inf))
     # By the rewards themselves: a mean of equal numbers may differ from them by rounding.
     spread = highest.max(axis=1, initial=-np.inf) > lowest.min(axis=1, initial=np.inf)
     if spec.scale:
         apart = apart / (np.sqrt((apart**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1)) + spec.epsilon)
     values = np.where(spread[:, None], apart, 0.0).astype(np.float32)
-    return Advantages(values, counted, int(failed.sum()), int((counted.any(axis=1) & ~spread).sum()))
+    return Advantages(values, valid, int(failed.sum()), int((valid.any(axis=1) & ~spread).sum()))
 
 
 def token_advantages(

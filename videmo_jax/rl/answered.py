@@ -32,12 +32,12 @@ class Answered:
     stop_ids: tuple[int, ...]
 
     @property
-    def asked(self) -> list[int]:
+    def filled(self) -> list[int]:
         """The rows that hold a prompt."""
         return [row for row, prompt in enumerate(self.prompts) if prompt is not None]
 
     @property
-    def there(self) -> Bool[np.ndarray, "B G"]:
+    def present(self) -> Bool[np.ndarray, "B G"]:
         """Which answers there are."""
         rows = np.array([prompt is not None for prompt in self.prompts])
         return np.broadcast_to(rows[:, None], self.lengths.shape)
@@ -62,13 +62,13 @@ class Answered:
     def all_rewards(self, found: GroupRewards) -> Float64[np.ndarray, "B G"]:
         """The rewards of all rows, from those of the rows that hold a prompt; NaN where there are none."""
         rewards = np.full(self.lengths.shape, np.nan)
-        if self.asked:  # groups that there are not have no size
-            rewards[self.asked] = found.rewards
+        if self.filled:  # groups that there are not have no size
+            rewards[self.filled] = found.rewards
         return rewards
 
     def advantages(self, found: GroupRewards, spec: AdvantageSpec) -> Advantages:
         """How much better each answer is than the others of its group."""
-        return group_advantages(self.all_rewards(found), self.there, spec)
+        return group_advantages(self.all_rewards(found), self.present, spec)
 
     def by_token(self, advantages: Advantages, found: GroupRewards, weight: float) -> Float32[np.ndarray, "B G C"]:
         """The advantage of every token.
@@ -82,9 +82,9 @@ class Answered:
         if not weight:
             return token_advantages(advantages.values, slots)
         own, ids = np.full(self.tokens.shape, np.nan), self._ids()
-        for row, credits in zip(self.asked, found.credit, strict=True):
+        for row, credits in zip(self.filled, found.credit, strict=True):
             for number, spans in enumerate(credits):
-                if spans is not None and advantages.counted[row, number]:
+                if spans is not None and advantages.valid[row, number]:
                     places = self.tokenizer.places(ids[row][number])
                     credit = token_credit(self.texts[row][number], places, spans)
                     value = float(advantages.values[row, number])

@@ -76,9 +76,9 @@ class HeldOutRewards:
             seeds = prompt_seeds(HELD_OUT_SEED, number, share * hosts)[host * share : (host + 1) * share]
             drawn = self._sample(weights, rows, to_devices(seeds, mesh))
             answered = self._programs.answered(batch, drawn)
-            told, more = self._rewarded(batch, answered)
+            means, more = self._rewarded(batch, answered)
             lines += more
-            for name, values in self._programs.on_every_host(told).items():
+            for name, values in self._programs.on_every_host(means).items():
                 found[name].append(values)
         if folder is not None:
             write_text(folder / FOLDER / f"{step:06}.jsonl", map(to_line, lines))
@@ -88,10 +88,10 @@ class HeldOutRewards:
             rewards = whole["reward"][(whole["branch"] == number) & ~np.isnan(whole["reward"])]
             if rewards.size:
                 values[f"held_out/{name}"] = float(rewards.mean(dtype=np.float64))
-        asked = whole["branch"] >= 0
-        if asked.any():
-            values["held_out/length"] = float(whole["length"][asked].mean())
-        if left_out := len(self._prompts.numbers) - int(asked.sum()):
+        filled = whole["branch"] >= 0
+        if filled.any():
+            values["held_out/length"] = float(whole["length"][filled].mean())
+        if left_out := len(self._prompts.numbers) - int(filled.sum()):
             values["held_out/left_out"] = left_out
             for id, reason in list(skips.reasons.items())[:1]:
                 self._say(f"{left_out} held-out prompts were left out; the first: {id}: {reason}")
@@ -99,23 +99,23 @@ class HeldOutRewards:
 
     def _rewarded(self, batch: PromptBatch, answered: Answered) -> tuple[dict[str, np.ndarray], list[Line]]:
         """Of each row the reward (NaN: there is none), the branch and the length; and what to write of them."""
-        asked = [batch.prompts[row].asked for row in answered.asked]
-        found = self._rewards(asked, [answered.texts[row] for row in answered.asked]).result()
+        queries = [batch.prompts[row].query for row in answered.filled]
+        found = self._rewards(queries, [answered.texts[row] for row in answered.filled]).result()
         rewards = answered.all_rewards(found)
         names = branch_names(batch.prompts, found)
         lines = [
             {
-                "id": batch.prompts[row].asked.id,
+                "id": batch.prompts[row].query.id,
                 "branch": names[row],
                 "rewards": [None if np.isnan(value) else float(value) for value in rewards[row]],
                 "answers": answered.texts[row],
-                "truth": batch.prompts[row].asked.truth,
+                "truth": batch.prompts[row].query.truth,
             }
-            for row in answered.asked
+            for row in answered.filled
         ]
-        told = {
+        means = {
             "reward": rewards.mean(axis=1, dtype=np.float64).astype(np.float32),
             "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
             "length": answered.lengths.mean(axis=1, dtype=np.float32),
         }
-        return told, lines
+        return means, lines

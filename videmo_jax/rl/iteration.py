@@ -18,7 +18,7 @@ from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.plan import RlSettings
 from videmo_jax.rl.prompts import PromptBatch
 from videmo_jax.rl.rewards.reward import GroupRewards, reward_metrics
-from videmo_jax.rl.rewards.spec import BRANCHES, Asked
+from videmo_jax.rl.rewards.spec import BRANCHES, Query
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
 from videmo_jax.rl.rows import GroupBatch, with_answers
 from videmo_jax.rl.step import make_log_prob_step, make_policy_step, numbers
@@ -38,9 +38,9 @@ class Pending(Protocol):
 
 
 # (what is asked, the answers to each) -> rewards under way
-Reward = Callable[[Sequence[Asked], Sequence[Sequence[str]]], Pending]
+Reward = Callable[[Sequence[Query], Sequence[Sequence[str]]], Pending]
 # (step, this host's answers, rewards and advantages, metrics of all hosts): takes note of what was answered
-Heard = Callable[[int, Answered, GroupRewards, Advantages, Mapping[str, float]], None]
+OnStep = Callable[[int, Answered, GroupRewards, Advantages, Mapping[str, float]], None]
 
 
 class Programs:
@@ -86,7 +86,7 @@ class Measured:
 
     first: StepMetrics
     last: StepMetrics
-    told: dict[str, float] = field(metadata={"static": True})
+    host: dict[str, float] = field(metadata={"static": True})
 
 
 def measured_numbers(measured: Measured) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def measured_numbers(measured: Measured) -> dict[str, Any]:
     """
     values = numbers(measured.last)
     values["log_prob_gap"] = numbers(measured.first)["log_prob_gap"]
-    return {**values, **measured.told}
+    return {**values, **measured.host}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Iteration:
         first: int,
         last: int,
         reference: nnx.State | None,
-        heard: Heard,
+        on_step: OnStep,
     ) -> None:
         """Goes on after step `first`.
 
@@ -139,10 +139,10 @@ class Iteration:
           seed: of the run.
           first, last: steps that are done, and the last one.
           reference: frozen parameters, as they are trained but for the dtype; None where there is no KL term.
-          heard: takes note of answers and rewards.
+          on_step: takes note of answers and rewards.
         """
         self._programs, self._rewards, self._feed = programs, rewards, feed
-        self._seed, self._step, self._last, self._reference, self._heard = seed, first, last, reference, heard
+        self._seed, self._step, self._last, self._reference, self._on_step = seed, first, last, reference, on_step
         self._ahead: _Rollout | None = None
 
     def __call__(self, state: TrainState, batch: PromptBatch, rate: float) -> tuple[TrainState, Measured]:
@@ -166,10 +166,10 @@ class Iteration:
             self._ahead = self._collected(following, coming, began_next)
         jax.block_until_ready(measured)
         seconds = {"rollout": rollout.seconds, "reward": waited, "update": time.perf_counter() - began}
-        told = self._told(rollout.answered, found)
-        self._heard(self._step, rollout.answered, found, advantages, told)
-        told |= {f"seconds_{name}": value for name, value in seconds.items()}
-        return state, dataclasses.replace(measured, told=told)
+        host = self._host_metrics(rollout.answered, found)
+        self._on_step(self._step, rollout.answered, found, advantages, host)
+        host |= {f"seconds_{name}": value for name, value in seconds.items()}
+        return state, dataclasses.replace(measured, host=host)
 
     def _launched(self, batch: PromptBatch, params: nnx.State, step: int) -> Answers:
         """Answers that the devices are at."""
@@ -182,8 +182,8 @@ class Iteration:
     def _collected(self, batch: PromptBatch, drawn: Answers, began: float) -> _Rollout:
         """Waits for the answers and sends them to be rewarded."""
         answered = self._programs.answered(batch, drawn)
-        asked = [batch.prompts[row].asked for row in answered.asked]
-        rewards = self._rewards(asked, [answered.texts[row] for row in answered.asked])
+        queries = [batch.prompts[row].query for row in answered.filled]
+        rewards = self._rewards(queries, [answered.texts[row] for row in answered.filled])
         return _Rollout(batch, drawn, answered, rewards, time.perf_counter() - began)
 
     def _joined(self, rollout: _Rollout) -> GroupBatch:
@@ -203,14 +203,14 @@ class Iteration:
         advantages = answered.advantages(found, settings.advantages)
         by_token = answered.by_token(advantages, found, settings.node_credit)
         with jax.set_mesh(programs.mesh):
-            batch = programs.credit(batch, *to_devices((by_token, advantages.counted), programs.mesh))
+            batch = programs.credit(batch, *to_devices((by_token, advantages.valid), programs.mesh))
         taken = []
         for _ in range(settings.updates):
             state, metrics = programs.update(state, batch, rate)
             taken.append(metrics)
         return state, Measured(taken[0], taken[-1], {}), advantages
 
-    def _told(self, answered: Answered, found: GroupRewards) -> dict[str, float]:
+    def _host_metrics(self, answered: Answered, found: GroupRewards) -> dict[str, float]:
         """Rewards of all hosts, and the share of answers that the limit cut off."""
         names = branch_names(answered.prompts, found)
         rows = self._programs.on_every_host(
@@ -220,7 +220,7 @@ class Iteration:
                 "cut": answered.cut.mean(axis=1, dtype=np.float32),
             }
         )
-        asked = rows["branch"] >= 0
-        branches = [BRANCHES[number] for number in rows["branch"][asked]]
-        values = reward_metrics(rows["rewards"][asked].astype(np.float64), branches)
-        return values | ({"cut": float(rows["cut"][asked].mean())} if asked.any() else {})
+        filled = rows["branch"] >= 0
+        branches = [BRANCHES[number] for number in rows["branch"][filled]]
+        values = reward_metrics(rows["rewards"][filled].astype(np.float64), branches)
+        return values | ({"cut": float(rows["cut"][filled].mean())} if filled.any() else {})

@@ -249,10 +249,10 @@ def _held_out(
         if branch := of_file[file]:
             branches.setdefault(branch, []).append(number)
     numbers: list[int] = []
-    for place, (_, there) in enumerate(sorted(branches.items())):
-        order = generator(HELD_OUT_SEED, place).permutation(len(there))
-        numbers += sorted(there[at] for at in order[: spec.samples])
-    said = ", ".join(f"{min(len(there), spec.samples)} {branch}" for branch, there in sorted(branches.items()))
+    for place, (_, samples) in enumerate(sorted(branches.items())):
+        order = generator(HELD_OUT_SEED, place).permutation(len(samples))
+        numbers += sorted(samples[at] for at in order[: spec.samples])
+    said = ", ".join(f"{min(len(samples), spec.samples)} {branch}" for branch, samples in sorted(branches.items()))
     console.print(f"held out: prompts of {said or 'no branch'}")
     if not numbers:
         return None

@@ -12,7 +12,7 @@ from videmo_jax.data.rows import Budget, build_row, misfit, stack_rows
 from videmo_jax.data.source import SampleError, Source
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.videmo import Rows
-from videmo_jax.rl.rewards.spec import Asked
+from videmo_jax.rl.rewards.spec import Query
 from videmo_jax.tasks.taxonomy import Task, task_of
 
 
@@ -20,7 +20,7 @@ from videmo_jax.tasks.taxonomy import Task, task_of
 class Prompt:
     """What is known of a prompt beside its row: what its answers are rewarded by, and the paths of its videos."""
 
-    asked: Asked
+    query: Query
     videos: tuple[str, ...]
 
 
@@ -73,8 +73,8 @@ class PromptMaker:
             if reason := misfit(prepared.needs, self.budget):
                 return self._empty(), ((prepared.id, f"its prompt needs {reason}"),)
             task = task_of(sample.file, self.declared)
-            asked = Asked(sample.id, sample.file, task, sample.question, sample.answer)
-            return PromptRow(build_row([prepared], self.budget, self.vision).rows, Prompt(asked, sample.videos)), ()
+            query = Query(sample.id, sample.file, task, sample.question, sample.answer)
+            return PromptRow(build_row([prepared], self.budget, self.vision).rows, Prompt(query, sample.videos)), ()
         return self._empty(), ()
 
     def _empty(self) -> PromptRow:

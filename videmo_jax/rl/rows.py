@@ -41,9 +41,9 @@ class GroupBatch:
         *_, answers, slots = self.weights.shape
         return SharedPrefix(self.rows.tokens.shape[-1] - answers * slots, answers, slots)
 
-    def credited(self, advantages: Float32[Array, "B G C"], counted: Bool[Array, "B G"]) -> "GroupBatch":
+    def credited(self, advantages: Float32[Array, "B G C"], valid: Bool[Array, "B G"]) -> "GroupBatch":
         """The batch with the tokens' advantages (`rl.advantages`), without the answers that do not count."""
-        weights = self.weights * counted[..., None].astype(np.float32)
+        weights = self.weights * valid[..., None].astype(np.float32)
         return dataclasses.replace(self, weights=weights, advantages=advantages)
 
 

@@ -29,7 +29,7 @@ from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_setting
 from videmo_jax.rl.prompts import PromptBatch, together
 from videmo_jax.rl.rewards.reference_judge import ReferenceJudge
 from videmo_jax.rl.rewards.reward import GroupRewards, Rewards
-from videmo_jax.rl.rewards.spec import Asked
+from videmo_jax.rl.rewards.spec import Query
 from videmo_jax.rl.rewards.workers import RewardWorkers
 from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_files, write_samples_page
 from videmo_jax.sharding.chips import chip_of
@@ -147,11 +147,11 @@ class _Later:
     """Rewards that are computed when they are asked for: the devices have been given something to do by then."""
 
     rewards: Rewards
-    asked: list[Asked]
+    queries: list[Query]
     answers: list[list[str]]
 
     def result(self) -> GroupRewards:
-        return self.rewards(self.asked, self.answers)
+        return self.rewards(self.queries, self.answers)
 
 
 @contextmanager
@@ -228,7 +228,7 @@ class _Trainer:
                 first=session.first,
                 last=plan.steps,
                 reference=reference if settings.grpo.beta else None,
-                heard=self.heard,
+                on_step=self.log_step,
             )
             state = run_steps(
                 LoopSpec(plan.steps, config.log.every, config.checkpoint.every, config.checkpoint.keep),
@@ -280,28 +280,28 @@ class _Trainer:
         began = time.perf_counter()
         found = self.held_out(params, step, self.session.opened.mirror.local if is_first() else None)
         self.session.metrics.write({"step": step, "measured": f"after step {step}", **found})
-        told = ", ".join(f"{name.removeprefix('held_out/')} {value:.4f}" for name, value in found.items())
-        self.console.print(f"held-out rewards after step {step}: {told or 'none'}")
+        means = ", ".join(f"{name.removeprefix('held_out/')} {value:.4f}" for name, value in found.items())
+        self.console.print(f"held-out rewards after step {step}: {means or 'none'}")
         self.meter.aside(time.perf_counter() - began)
 
-    def heard(
+    def log_step(
         self,
         step: int,
         answered: Answered,
         found: GroupRewards,
         advantages: Advantages,
-        told: Mapping[str, float],
+        values: Mapping[str, float],
     ) -> None:
         """Says what failed; logs it, and on the first host some groups of the steps that are logged."""
         failed = {failure.group: failure.reason for failure in found.failures}
-        if count := int(told["failed_groups"]):
+        if count := int(values["failed_groups"]):
             which = "; other hosts' samples.HOST.txt name them"
             if failed:
                 which = f"; the first: {found.failures[0].id}: {found.failures[0].reason}"
             self.console.print(f"step {step}: rewards of {count} groups failed, which are left out{which}")
         wanted = list(failed)[:FAILURES]
         if is_first() and (step == 1 or step % self.config.log.every == 0):
-            wanted += [group for group in range(len(answered.asked)) if group not in failed][: self.config.log.samples]
+            wanted += [group for group in range(len(answered.filled)) if group not in failed][: self.config.log.samples]
         self.log.write([_logged(step, group, answered, found, advantages, failed.get(group)) for group in wanted])
 
     def explain(self, halt: Halt) -> TrainingStopped:
@@ -320,7 +320,7 @@ def _logged(
     step: int, group: int, answered: Answered, found: GroupRewards, advantages: Advantages, failure: str | None
 ) -> LoggedGroup:
     """A group as the log has it."""
-    row = answered.asked[group]
+    row = answered.filled[group]
     prompt = answered.prompts[row]
     answers = tuple(
         LoggedAnswer(
@@ -332,16 +332,16 @@ def _logged(
         )
         for number, text in enumerate(answered.texts[row])
     )
-    asked = prompt.asked
+    query = prompt.query
     return LoggedGroup(
         step,
-        asked.id,
-        asked.file,
-        asked.task.name,
+        query.id,
+        query.file,
+        query.task.name,
         found.branches[group],
         prompt.videos,
-        asked.question,
-        asked.truth,
+        query.question,
+        query.truth,
         answers,
         failure,
     )

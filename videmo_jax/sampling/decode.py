@@ -279,9 +279,9 @@ def _read_questions(decoder: Decoder, rows: _Prompts, questions: Questions, embe
 
     def step(layer: DecoderLayer, x: Array, prefix: Cache) -> tuple[Array, tuple[Array, Array]]:
         def attend(*qkv: Array) -> Array:
-            mixed, asked = [], [x.reshape(batch, count, *x.shape[1:]) for x in qkv]
+            mixed, queries = [], [x.reshape(batch, count, *x.shape[1:]) for x in qkv]
             for begin in range(0, count, together):
-                q, k, v = (x[:, begin : begin + together].reshape(-1, *x.shape[2:]) for x in asked)
+                q, k, v = (x[:, begin : begin + together].reshape(-1, *x.shape[2:]) for x in queries)
                 blocks = [(prefix, held[:, None]), (Cache.of_tokens(k, v), earlier)]
                 context = cached_attention(q.reshape(-1, *q.shape[2:]), blocks)
                 mixed.append(context.reshape(batch, -1, *q.shape[1:]))

@@ -113,8 +113,10 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """All that decides the outcome."""
-        asked = self.costs.similarity
-        costs = asdict(self.costs) | {"similarity": f"{asked.__module__}.{getattr(asked, '__qualname__', 'custom')}"}
+        similarity = self.costs.similarity
+        costs = asdict(self.costs) | {
+            "similarity": f"{similarity.__module__}.{getattr(similarity, '__qualname__', 'custom')}"
+        }
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return plain | {"scorer": str(self.scorer), "costs": costs, "prompts": asdict(self.prompts)}
 
@@ -332,7 +334,7 @@ def _checked(
     """For each talk what the model says of its candidates, where the scorer asks; one without room gets its fault."""
     if not settings.scorer.asks:
         return [()] * len(drawn)
-    check, asked = Message("user", settings.prompts.check), {}
+    check, checks = Message("user", settings.prompts.check), {}
     for place, (talk, answers) in enumerate(drawn):
         prompt = talk.prompt(policy)
         wholes = [talk.prompt(policy, Message("assistant", answer.text), check) for answer in answers]
@@ -344,9 +346,9 @@ def _checked(
         else:
             # A prompt's tokens begin those of the prompt with its answer.
             begun = len(prompt.encoded.tokens)
-            asked[place] = prompt, [whole.encoded.tokens[begun:] for whole in wholes]
-    chances = policy.yes_probabilities(*zip(*asked.values(), strict=True)) if asked else []
-    by_place = dict(zip(asked, chances, strict=True))
+            checks[place] = prompt, [whole.encoded.tokens[begun:] for whole in wholes]
+    chances = policy.yes_probabilities(*zip(*checks.values(), strict=True)) if checks else []
+    by_place = dict(zip(checks, chances, strict=True))
     return [by_place.get(place, ()) for place in range(len(drawn))]
 
 

@@ -60,8 +60,8 @@ def draw(
     level_of = {name: task.stage for name, task in tasks.items() if task and included(name)}
     drawn: dict[str, np.ndarray] = {}
     for place, level in enumerate(STAGES):
-        there = np.flatnonzero(files.chosen(lambda name, level=level: level_of.get(name) == level))
-        drawn[level] = np.sort(generator(SEED, place).permutation(there)[:each])
+        of_level = np.flatnonzero(files.chosen(lambda name, level=level: level_of.get(name) == level))
+        drawn[level] = np.sort(generator(SEED, place).permutation(of_level)[:each])
     wanted = np.zeros(len(source), bool)
     wanted[np.concatenate(list(drawn.values()))] = True
     lengths = source.lengths(wanted)

@@ -21,12 +21,12 @@ def all_devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except Exception as error:  # a RuntimeError of many lines, or an AssertionError without a word
-        asked = jax.config.jax_platforms or "the default platform"
-        extras = sorted({EXTRAS[name] for name in asked.split(",") if name in EXTRAS})
+        platforms = jax.config.jax_platforms or "the default platform"
+        extras = sorted({EXTRAS[name] for name in platforms.split(",") if name in EXTRAS})
         install = " or ".join(f"pip install -e '.[{extra}]'" for extra in extras)
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise DeviceError(
-            f"jax {jax.__version__} cannot start on {asked} ({lines[0] if lines else type(error).__name__}). "
+            f"jax {jax.__version__} cannot start on {platforms} ({lines[0] if lines else type(error).__name__}). "
             + (f"Is its hardware here, and its support installed ({install})? " if install else "")
             + "JAX_PLATFORMS=cpu computes on the CPU"
         ) from error

@@ -251,7 +251,7 @@ class _Stored:
         if not self.kept:
             with _reading(self.folder, item):
                 held = ocp.StandardCheckpointHandler().metadata(self.folder / item).tree
-                return jax.tree.map(lambda _, there: jnp.dtype(there.dtype), shapes, held)
+                return jax.tree.map(lambda _, leaf: jnp.dtype(leaf.dtype), shapes, held)
         held = self.kept["held"]["arrays"][item]
         return jax.tree.unflatten(
             jax.tree.structure(shapes), [jnp.dtype(held[name]["dtype"]) for name in integrity.names(shapes)]

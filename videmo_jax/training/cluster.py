@@ -55,8 +55,8 @@ def start() -> bool:
     Raises:
       ClusterError: the environment tells of others, but not enough, or they cannot be reached.
     """
-    told = [os.environ.get(name) for name in (ADDRESS, COUNT, NUMBER)]
-    address, *numbers = told
+    given = [os.environ.get(name) for name in (ADDRESS, COUNT, NUMBER)]
+    address, *numbers = given
     try:
         count, number = (int(value) if value else None for value in numbers)
     except ValueError:
@@ -69,13 +69,13 @@ def start() -> bool:
             count,
             number,
             # Nothing is left to detect, and a detection that fails would end the run.
-            cluster_detection_method="deactivate" if all(told) else None,
+            cluster_detection_method="deactivate" if all(given) else None,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as error:
-        if not any(told):
+        if not any(given):
             return False  # jax found no cluster: a plain run
-        missing = [name for name, value in zip((ADDRESS, COUNT, NUMBER), told, strict=True) if not value]
+        missing = [name for name, value in zip((ADDRESS, COUNT, NUMBER), given, strict=True) if not value]
         raise ClusterError(f"{error} Set {', '.join(missing) or 'them anew'}, or none of the three") from None
     except RuntimeError as error:
         raise ClusterError(f"the other processes of this run cannot be reached: {error}") from None
@@ -158,9 +158,9 @@ def agree(problem: str) -> str:
     """The first problem that any process has; "" where none has. All processes must call it."""
     if not several():
         return problem
-    told = problem.encode()[:REASON_BYTES]
+    reason = problem.encode()[:REASON_BYTES]
     mine = np.zeros(REASON_BYTES, np.uint8)
-    mine[: len(told)] = np.frombuffer(told, np.uint8)
+    mine[: len(reason)] = np.frombuffer(reason, np.uint8)
     for row in multihost_utils.process_allgather(mine):
         if row.any():
             return row.tobytes().rstrip(b"\0").decode(errors="ignore")

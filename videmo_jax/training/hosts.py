@@ -56,5 +56,5 @@ def first_host_says(value: bool) -> bool:
 
 def same_on_all(text: str) -> bool:
     """Whether all hosts hold the same text; all must ask."""
-    there = agree(text)
-    return not agree("" if text == there else "no")
+    first = agree(text)
+    return not agree("" if text == first else "no")

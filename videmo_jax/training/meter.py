@@ -78,9 +78,9 @@ class Meter:
 
 def _memory() -> dict[str, float]:
     """Memory of this host's fullest device; nothing where the backend does not tell."""
-    told = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
-    peaks = [stats["peak_bytes_in_use"] for stats in told if "peak_bytes_in_use" in stats]
-    shares = [stats["peak_bytes_in_use"] / stats["bytes_limit"] for stats in told if stats.get("bytes_limit")]
+    all_stats = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
+    peaks = [stats["peak_bytes_in_use"] for stats in all_stats if "peak_bytes_in_use" in stats]
+    shares = [stats["peak_bytes_in_use"] / stats["bytes_limit"] for stats in all_stats if stats.get("bytes_limit")]
     return ({"hbm_bytes": max(peaks)} if peaks else {}) | ({"hbm_share": max(shares)} if shares else {})
 
 

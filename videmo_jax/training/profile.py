@@ -36,9 +36,9 @@ class Steps:
     def check(self, done: int, end: int) -> None:
         """Raises ProfileError unless the steps are to come in a run that has done `done` of `end`."""
         if not done < self.first or not self.last <= end:
-            there = f"this start has {done + 1} to {end}" if done < end else f"all {end} are done"
+            steps = f"this start has {done + 1} to {end}" if done < end else f"all {end} are done"
             raise ProfileError(
-                f"--profile={self.first}:{self.last - self.first + 1} names steps {self.first} to {self.last}; {there}"
+                f"--profile={self.first}:{self.last - self.first + 1} names steps {self.first} to {self.last}; {steps}"
             )
 
 

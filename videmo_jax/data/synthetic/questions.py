@@ -234,7 +234,7 @@ def _expression_question(ask: Asker) -> tuple[str, tuple[str, str]]:
         return "PERR_Single-Label-Conversational-Emotion-Recognition", pair
     options = [LABELS[e] for e in BASIC]
     if kind == "meld":
-        side = ("left", "right")[scene.asked]
+        side = ("left", "right")[scene.subject]
         question = f"What does the person on the {side} feel in this conversation?"
         name = "MELD_Single-Label-Conversational-Emotion-Recognition_new"
         return name, ask.choice(kind, question, LABELS[emotion], options)
@@ -305,7 +305,7 @@ def appearance_tags(person: Person) -> list[str]:
         "wearing_necklace": person.necklace,
         "wearing_necktie": person.necktie,
     }
-    return [tag for tag, there in holds.items() if there]
+    return [tag for tag, holds_true in holds.items() if holds_true]
 
 
 def action_tags(person: Person) -> list[str]:
@@ -331,7 +331,7 @@ def action_tags(person: Person) -> list[str]:
         "turn": person.head == "turn",
         "wink": eyes and person.face == "wink",
     }
-    return [tag for tag, there in holds.items() if there and tag != "none"]
+    return [tag for tag, holds_true in holds.items() if holds_true and tag != "none"]
 
 
 def _rationale(ask: Asker) -> tuple[str, str]:

@@ -163,12 +163,12 @@ class Scene:
     setting: Setting
     relation: str = ""
     same: bool = False
-    asked: int = 0
+    subject: int = 0
 
     @property
     def person(self) -> Person:
         """The one that questions are about."""
-        return self.people[self.asked]
+        return self.people[self.subject]
 
     @property
     def cycle(self) -> int:
@@ -424,18 +424,18 @@ def _relation(rng: np.random.Generator, scene: Scene, relation: str) -> Scene:
         "Hostile": ("anger", "strong", towards),
     }[relation]
     people = [replace(_feeling(rng, p, emotion, strength), pose=q) for p, q in zip((left, right), poses, strict=True)]
-    asked = int(rng.integers(2))
-    people[asked] = replace(people[asked], face="talk" if relation != "Intimate" else "none")
-    return replace(scene, people=tuple(people), relation=relation, asked=asked)
+    subject = int(rng.integers(2))
+    people[subject] = replace(people[subject], face="talk" if relation != "Intimate" else "none")
+    return replace(scene, people=tuple(people), relation=relation, subject=subject)
 
 
 def _conversation(rng: np.random.Generator, scene: Scene, emotion: str) -> Scene:
     """Two people talk; each has a feeling of their own."""
-    asked = int(rng.integers(2))
+    subject = int(rng.integers(2))
     feelings = [pick_one(rng, BASIC)] * 2
-    feelings[asked] = emotion
+    feelings[subject] = emotion
     people = tuple(
         replace(_feeling(rng, p, e, "strong"), pose=q)
         for p, e, q in zip((scene.person, _person(rng)), feelings, ("Right 30 degrees", "Left 30 degrees"), strict=True)
     )
-    return replace(scene, people=people, asked=asked)
+    return replace(scene, people=people, subject=subject)

@@ -146,7 +146,7 @@ def worn(person: Person) -> list[str]:
     things += [("a hat", person.hat), ("earrings", person.earrings), ("a necklace", person.necklace)]
     things += [("a necktie", person.necktie), ("lipstick", person.lipstick)]
     things += [("eye shadow", person.makeup)]
-    return [thing for thing, there in things if there]
+    return [thing for thing, visible in things if visible]
 
 
 def appearance(person: Person, rng: np.random.Generator) -> str:

@@ -120,10 +120,10 @@ def _finished(root: Path, recipe: Recipe) -> dict[str, int] | None:
     except (KeyError, TypeError, AttributeError):
         raise SyntheticError(f"{root / MANIFEST}: broken. Delete the folder, or name a new one.") from None
     if differs:
-        there = ", ".join(f"{name}={value}" for name, value in differs.items())
-        asked = ", ".join(f"{name}={asdict(recipe)[name]}" for name in differs)
+        found = ", ".join(f"{name}={value}" for name, value in differs.items())
+        wanted = ", ".join(f"{name}={asdict(recipe)[name]}" for name in differs)
         raise SyntheticError(
-            f"{root}: holds another synthetic set ({there}), asked for {asked}. Delete it, or name a new folder."
+            f"{root}: holds another synthetic set ({found}), asked for {wanted}. Delete it, or name a new folder."
         )
     return counts
 

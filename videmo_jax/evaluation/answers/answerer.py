@@ -103,12 +103,12 @@ class Answerer:
                 banned_ids=banned_ids(self.tokenizer, self.meta.model),
                 dtype=self._dtype,
             )
-        asked = [(row, place) for row, group in enumerate(batch) for place in range(len(group.items))]
+        places = [(row, place) for row, group in enumerate(batch) for place in range(len(group.items))]
         tokens, log_probs, lengths = (
             np.asarray(array).reshape(rows, -1, *array.shape[-1:])
             for array in (answers.tokens[..., 0, :], answers.log_probs[..., 0, :], answers.lengths)
         )
-        return [self._answer(tokens[at], log_probs[at], int(lengths[at][0])) for at in asked]
+        return [self._answer(tokens[at], log_probs[at], int(lengths[at][0])) for at in places]
 
     def _answer(self, tokens: np.ndarray, log_probs: np.ndarray, length: int) -> Answer:
         """One row's text."""

@@ -44,8 +44,8 @@ class Item:
     def key(self) -> str:
         """Its id with a hash of what is asked: an answer kept under it is of this question about this file."""
         prompt = self.sample.prompt if self.sample else self.blank.messages
-        asked = [[[message.role, message.content] for message in prompt], self.blank.videos]
-        return f"{self.id}:{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}"
+        content = [[[message.role, message.content] for message in prompt], self.blank.videos]
+        return f"{self.id}:{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
 
 
 def read_items(root: Path, split: str, variant: str, tasks: Sequence[str] | None) -> list[Item]:

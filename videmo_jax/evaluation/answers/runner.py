@@ -177,10 +177,10 @@ def _answer(
     prompts = usable(ahead(by_clip, prepare, settings.threads))
     batching, answered, before = answerer.batching(settings.batch), 0, len(faults)
     for shape, batch in batching(prompts):
-        asked = [item for group in batch for item in group.items]
+        batch_items = [item for group in batch for item in group.items]
         answers = answerer(batch, shape, batching.rows(shape))
-        journal.add({item.key: answer for item, answer in zip(asked, answers, strict=True)})
-        answered += len(asked)
+        journal.add({item.key: answer for item, answer in zip(batch_items, answers, strict=True)})
+        answered += len(batch_items)
         yield answered + len(faults) - before
 
 

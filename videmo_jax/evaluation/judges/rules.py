@@ -170,8 +170,8 @@ def mean_of(verdicts: Iterable[Verdict], kind: str, rules: Rules, missing: int =
     """
     verdicts = list(verdicts)
     replies = [verdict.values for verdict in verdicts if verdict.values is not None]
-    counted = len(verdicts) if kind == "match" or rules == "strict" else len(replies)
-    items = counted + (missing if rules == "strict" else 0)
+    judged = len(verdicts) if kind == "match" or rules == "strict" else len(replies)
+    items = judged + (missing if rules == "strict" else 0)
     if not items:
         return None
     size = len(SIX) if kind == "six" else 1

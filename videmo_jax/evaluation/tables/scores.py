@@ -201,8 +201,8 @@ class Results:
     @property
     def missing_files(self) -> list[str]:
         """Official test files without a prediction."""
-        there = {file.name for file in self.files if file.items}
-        return [name for name in TEST_FILES if name not in there]
+        scored = {file.name for file in self.files if file.items}
+        return [name for name in TEST_FILES if name not in scored]
 
     @property
     def unread_files(self) -> list[str]:

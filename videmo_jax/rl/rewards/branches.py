@@ -16,10 +16,10 @@ from videmo_jax.affective.tree import AffectiveTree
 from videmo_jax.evaluation.judges.by_rules import RuleJudge
 from videmo_jax.evaluation.judges.judging import Question
 from videmo_jax.evaluation.judges.rules import named_labels, read_reply
-from videmo_jax.rl.rewards.spec import Asked, RewardSpec, load_own
+from videmo_jax.rl.rewards.spec import Query, RewardSpec, load_own
 from videmo_jax.tasks.answers import final_answer
 
-Group = tuple[Asked, Sequence[str]]
+Group = tuple[Query, Sequence[str]]
 Reference = Callable[[Sequence[Question]], Sequence[float]]
 Made = TypeVar("Made")
 Read = tuple[AffectiveTree, Spans]  # a tree and where its nodes were read
@@ -64,20 +64,20 @@ def attempt(work: Callable[[], Made]) -> Made | Failed:
 
 
 def _by_rules(group: Group) -> Scored:
-    asked, _ = group
-    form = asked.task.form
-    if form != "choice" and not asked.task.labels and form != "multi_label":
-        return failed(f"the task {asked.task.name!r} has no list of labels, which its form {form!r} is read by")
-    question = asked.judged("", 0)
-    unknown = form != "choice" and asked.truth.strip().lower() != "none"
-    if unknown and not named_labels(asked.truth, question.labels, "strict"):
-        return failed(f"the truth {asked.truth!r} names no label of the task")
+    query, _ = group
+    form = query.task.form
+    if form != "choice" and not query.task.labels and form != "multi_label":
+        return failed(f"the task {query.task.name!r} has no list of labels, which its form {form!r} is read by")
+    question = query.judged("", 0)
+    unknown = form != "choice" and query.truth.strip().lower() != "none"
+    if unknown and not named_labels(query.truth, question.labels, "strict"):
+        return failed(f"the truth {query.truth!r} names no label of the task")
     return _judged(group)
 
 
 def _judged(group: Group) -> list[float]:
-    asked, answers = group
-    questions = [asked.judged(answer, number) for number, answer in enumerate(answers)]
+    query, answers = group
+    questions = [query.judged(answer, number) for number, answer in enumerate(answers)]
     replies = RuleJudge().judge(questions)
     return [
         read_reply(question, reply, "strict").values[0] / PERFECT
@@ -90,7 +90,7 @@ def reference_rewards(groups: Sequence[Group], reference: Reference) -> list[Sco
 
     It is asked about all answers of all groups at once; NaN for one answer fails its group.
     """
-    questions = [asked.judged(answer, number) for asked, answers in groups for number, answer in enumerate(answers)]
+    questions = [query.judged(answer, number) for query, answers in groups for number, answer in enumerate(answers)]
     values = attempt(lambda: [float(value) for value in reference(questions)])
     if isinstance(values, Failed):
         return [values] * len(groups)
@@ -104,10 +104,10 @@ def own_rewards(groups: Sequence[Group], spec: RewardSpec) -> list[Scored]:
     """Rewards of the user's own functions."""
 
     def score(group: Group) -> Scored:
-        asked, answers = group
-        path = spec.own_of(asked)
-        function = load_own(path, asked.stem)
-        return checked([float(value) for value in function(asked, list(answers))], len(answers))
+        query, answers = group
+        path = spec.own_of(query)
+        function = load_own(path, query.stem)
+        return checked([float(value) for value in function(query, list(answers))], len(answers))
 
     return [attempt(lambda group=group: score(group)) for group in groups]
 
@@ -156,7 +156,7 @@ class TreeBranch:
 
     def score(self, groups: Sequence[Group]) -> list[list[TreeScore] | Failed]:
         """The scores of all answers; every distinct text is parsed once, all distances are one batch."""
-        truths = [self.truth(asked.truth) for asked, _ in groups]
+        truths = [self.truth(query.truth) for query, _ in groups]
         texts = {
             (final_answer(answer), truth[1])
             for truth, (_, answers) in zip(truths, groups, strict=True)

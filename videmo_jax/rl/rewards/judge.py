@@ -45,10 +45,10 @@ class EndpointScorer:
 
     def score(self, groups: Sequence[Group]) -> list[Scored]:
         """The scores; a group with an answer that got no readable reply has failed."""
-        asked = [[item.judged(answer, number) for number, answer in enumerate(answers)] for item, answers in groups]
-        replies = self._replies([question for group in asked for question in group])
+        questions = [[item.judged(answer, number) for number, answer in enumerate(answers)] for item, answers in groups]
+        replies = self._replies([question for group in questions for question in group])
         given = iter(replies)
-        return [_read(group, [next(given) for _ in group]) for group in asked]
+        return [_read(group, [next(given) for _ in group]) for group in questions]
 
     def _replies(self, questions: Sequence[Question]) -> list[Reply | Failed]:
         requests = [judge_request(self._endpoint, self._prompts, SETTINGS, question) for question in questions]

@@ -29,7 +29,7 @@ from videmo_jax.rl.rewards.branches import (
     rule_rewards,
 )
 from videmo_jax.rl.rewards.credit import Span, answer_credit
-from videmo_jax.rl.rewards.spec import Asked, Branch, RewardError, RewardSpec
+from videmo_jax.rl.rewards.spec import Branch, Query, RewardError, RewardSpec
 
 Credit = tuple[Span, ...]
 
@@ -57,7 +57,7 @@ class GroupRewards:
 
     Attributes:
       rewards: in [0, 1]; NaN in groups that are left out, so that none can be taken for a score.
-      counted: the groups that have rewards.
+      valid: the groups that have rewards.
       branches: of each group.
       failures: one for each group that is left out, in order.
       credit: with node credit, of each answer of the tree branch what its nodes cost over saying nothing (below 0: what
@@ -66,7 +66,7 @@ class GroupRewards:
     """
 
     rewards: Float64[np.ndarray, "N G"]
-    counted: Bool[np.ndarray, "N"]
+    valid: Bool[np.ndarray, "N"]
     branches: tuple[Branch, ...]
     failures: tuple[RewardFailure, ...] = ()
     credit: tuple[tuple[Credit | None, ...], ...] = field(default=())
@@ -86,16 +86,16 @@ def reward_metrics(rewards: Float64[np.ndarray, "N G"], branches: Sequence[str])
       rewards: of N groups; NaN in those that are left out.
       branches: of each group.
     """
-    counted, names = ~np.isnan(rewards).any(axis=1), np.array(branches)
-    values: dict[str, float] = {"failed_groups": float((~counted).sum())}
-    for branch, count in sorted(Counter(names[~counted].tolist()).items()):
+    valid, names = ~np.isnan(rewards).any(axis=1), np.array(branches)
+    values: dict[str, float] = {"failed_groups": float((~valid).sum())}
+    for branch, count in sorted(Counter(names[~valid].tolist()).items()):
         values[f"failed_groups/{branch}"] = float(count)
-    kept = rewards[counted]
+    kept = rewards[valid]
     if kept.size:
         values["reward"] = float(kept.mean())
         values["flat_groups"] = float((np.ptp(kept, axis=1) == 0).mean())
     for branch in sorted(set(branches)):
-        of_branch = rewards[counted & (names == branch)]
+        of_branch = rewards[valid & (names == branch)]
         if of_branch.size:
             values[f"reward/{branch}"] = float(of_branch.mean())
             values[f"reward_std/{branch}"] = float(of_branch.std(axis=1).mean())
@@ -129,7 +129,7 @@ class Rewards:
 
             self._caption_scorer = EndpointScorer(spec.endpoint).score
 
-    def __call__(self, prompts: Sequence[Asked], answers: Sequence[Sequence[str]]) -> GroupRewards:
+    def __call__(self, prompts: Sequence[Query], answers: Sequence[Sequence[str]]) -> GroupRewards:
         """The rewards of a batch.
 
         Args:
@@ -140,15 +140,15 @@ class Rewards:
           ValueError: there are not as many groups as prompts, or they are not of one size.
         """
         size = checked_size(prompts, answers)
-        branches = tuple(self.spec.branch(asked) for asked in prompts)
+        branches = tuple(self.spec.branch(query) for query in prompts)
         scored: list[Scored] = [failed("the annotation has no answer")] * len(prompts)
         credit: list[tuple[Credit | None, ...]] = [(None,) * size] * len(prompts)
         for branch in sorted(set(branches)):
             # One's own reward may do without a truth.
             places = [
                 at
-                for at, asked in enumerate(prompts)
-                if branches[at] == branch and (asked.truth.strip() or branch == "own")
+                for at, query in enumerate(prompts)
+                if branches[at] == branch and (query.truth.strip() or branch == "own")
             ]
             groups = [(prompts[at], answers[at]) for at in places]
             if branch == "tree":
@@ -192,15 +192,15 @@ class Rewards:
 
     def _shortened(self, group: Group, values: Scored) -> Scored:
         """The rewards with the penalty for length."""
-        asked, answers = group
+        query, answers = group
         if isinstance(values, Failed):
             return values
         return [
-            value * length_factor(self.spec, asked.truth, answer) for value, answer in zip(values, answers, strict=True)
+            value * length_factor(self.spec, query.truth, answer) for value, answer in zip(values, answers, strict=True)
         ]
 
 
-def checked_size(prompts: Sequence[Asked], answers: Sequence[Sequence[str]]) -> int:
+def checked_size(prompts: Sequence[Query], answers: Sequence[Sequence[str]]) -> int:
     """G, the answers to each prompt.
 
     Raises:
@@ -215,9 +215,9 @@ def checked_size(prompts: Sequence[Asked], answers: Sequence[Sequence[str]]) -> 
     return sizes.pop() if sizes else 0
 
 
-def failed_groups(spec: RewardSpec, prompts: Sequence[Asked], size: int, reason: str) -> GroupRewards:
+def failed_groups(spec: RewardSpec, prompts: Sequence[Query], size: int, reason: str) -> GroupRewards:
     """The rewards of prompts that all failed for one reason."""
-    branches = tuple(spec.branch(asked) for asked in prompts)
+    branches = tuple(spec.branch(query) for query in prompts)
     scored: list[Scored] = [failed(reason)] * len(prompts)
     credit = [(None,) * size] * len(prompts) if spec.node_credit else []
     return _gathered(prompts, branches, scored, credit, size)
@@ -236,7 +236,7 @@ def joined(parts: Sequence[GroupRewards], places: Sequence[Sequence[int]]) -> Gr
     ]
     return GroupRewards(
         np.concatenate([part.rewards for part in parts])[back],
-        np.concatenate([part.counted for part in parts])[back],
+        np.concatenate([part.valid for part in parts])[back],
         tuple(branches[at] for at in back),
         tuple(sorted(failures, key=lambda failure: failure.group)),
         tuple(credit[at] for at in back) if credit else (),
@@ -244,18 +244,18 @@ def joined(parts: Sequence[GroupRewards], places: Sequence[Sequence[int]]) -> Gr
 
 
 def _gathered(
-    prompts: Sequence[Asked],
+    prompts: Sequence[Query],
     branches: tuple[Branch, ...],
     scored: Sequence[Scored],
     credit: Sequence[tuple[Credit | None, ...]],
     size: int,
 ) -> GroupRewards:
     rewards = np.full((len(prompts), size), np.nan)
-    counted = np.zeros(len(prompts), bool)
+    valid = np.zeros(len(prompts), bool)
     failures = []
     for at, values in enumerate(scored):
         if isinstance(values, Failed):
             failures.append(RewardFailure(at, prompts[at].id, branches[at], values.reason))
         else:
-            rewards[at], counted[at] = values, True
-    return GroupRewards(rewards, counted, branches, tuple(failures), tuple(credit))
+            rewards[at], valid[at] = values, True
+    return GroupRewards(rewards, valid, branches, tuple(failures), tuple(credit))

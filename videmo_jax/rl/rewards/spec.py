@@ -36,7 +36,7 @@ class RewardError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Query:
     """What a group of answers is rewarded by.
 
     Attributes:
@@ -74,7 +74,7 @@ class Asked:
         )
 
 
-OwnReward = Callable[[Asked, Sequence[str]], Sequence[float]]
+OwnReward = Callable[[Query, Sequence[str]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class RewardSpec:
         multiplied by (allowed words / words) ** length_power. None: no such penalty. Rule rewards have none.
       length_power: see there.
       own: rewards of one's own, as (pattern of file stems, `package.module:function`); the first that fits replaces the
-        branch. The function takes an `Asked` and its answers and gives as many numbers in [0, 1].
+        branch. The function takes a `Query` and its answers and gives as many numbers in [0, 1].
     """
 
     decay: float = 2.0
@@ -181,15 +181,15 @@ class RewardSpec:
             "own": dict(self.own),
         }
 
-    def branch(self, asked: Asked) -> Branch:
+    def branch(self, query: Query) -> Branch:
         """The branch that the answers to a question take."""
-        if self.own_of(asked):
+        if self.own_of(query):
             return "own"
-        return "caption" if asked.task.reward == "tree" and not self.tree else asked.task.reward
+        return "caption" if query.task.reward == "tree" and not self.tree else query.task.reward
 
-    def own_of(self, asked: Asked) -> str | None:
+    def own_of(self, query: Query) -> str | None:
         """The path of the user's reward for a question, if there is one."""
-        return next((path for pattern, path in self.own if fnmatchcase(asked.stem, pattern)), None)
+        return next((path for pattern, path in self.own if fnmatchcase(query.stem, pattern)), None)
 
 
 def load_own(path: str, pattern: str) -> OwnReward:

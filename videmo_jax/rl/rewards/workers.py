@@ -17,7 +17,7 @@ from types import TracebackType
 
 from videmo_jax.rl.rewards.branches import Reference, failed
 from videmo_jax.rl.rewards.reward import GroupRewards, Rewards, checked_size, failed_groups, joined
-from videmo_jax.rl.rewards.spec import Asked, RewardError, RewardSpec
+from videmo_jax.rl.rewards.spec import Query, RewardError, RewardSpec
 
 CHUNKS_OF_A_PROCESS = 4  # parts of a batch for each process, so that none waits long for the slowest
 
@@ -27,7 +27,7 @@ class _Chunk:
     """A part of a batch, and where it is computed at the moment."""
 
     places: list[int]
-    prompts: list[Asked]
+    prompts: list[Query]
     answers: list[list[str]]
     pool: ProcessPoolExecutor | None = None
     future: "Future[GroupRewards] | None" = None
@@ -99,17 +99,17 @@ class RewardWorkers:
         """Ends the workers; what has not begun is not done."""
         self._pool.shutdown(cancel_futures=True)
 
-    def __call__(self, prompts: Sequence[Asked], answers: Sequence[Sequence[str]]) -> GroupRewards:
+    def __call__(self, prompts: Sequence[Query], answers: Sequence[Sequence[str]]) -> GroupRewards:
         """As `Rewards`."""
         return self.submit(prompts, answers).result()
 
-    def submit(self, prompts: Sequence[Asked], answers: Sequence[Sequence[str]]) -> PendingRewards:
+    def submit(self, prompts: Sequence[Query], answers: Sequence[Sequence[str]]) -> PendingRewards:
         """Starts the computation of a batch and returns at once; raises ValueError as `Rewards`."""
         size = checked_size(prompts, answers)
         own = [
             at
-            for at, asked in enumerate(prompts)
-            if self._spec.caption == "reference" and self._spec.branch(asked) == "caption"
+            for at, query in enumerate(prompts)
+            if self._spec.caption == "reference" and self._spec.branch(query) == "caption"
         ]
         rest = [at for at in range(len(prompts)) if at not in set(own)]
         step = max(1, -(-len(rest) // (self._processes * CHUNKS_OF_A_PROCESS)))
@@ -178,5 +178,5 @@ def _rewards(spec: RewardSpec) -> Rewards:
     return Rewards(spec, threads=1)
 
 
-def _work(spec: RewardSpec, prompts: list[Asked], answers: list[list[str]]) -> GroupRewards:
+def _work(spec: RewardSpec, prompts: list[Query], answers: list[list[str]]) -> GroupRewards:
     return _rewards(spec)(prompts, answers)
