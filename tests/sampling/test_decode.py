@@ -1,5 +1,6 @@
 """Cached decoding against the full forward pass, and what the choice of a token promises."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -13,7 +14,7 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import Rows, VidEmo
-from videmo_jax.sampling.decode import Decoding, _draw, generate
+from videmo_jax.sampling.decode import Decoding, _by_weight, _draw, generate
 
 CONFIG = ModelConfig(
     TextConfig(64, 3, 4, 2, 16, 96, 96, (2, 3, 3), tied=True),
@@ -121,6 +122,33 @@ def test_an_answer_does_not_depend_on_its_batch(model):
     together = generate(*model, as_rows(samples), seeds(3), decoding=decoding, stop_ids=(STOP,))
     alone = generate(*model, as_rows(samples[2:]), seeds(3)[2:], decoding=decoding, stop_ids=(STOP,))
     np.testing.assert_array_equal(together.tokens[2], alone.tokens[0])
+
+
+def test_rows_without_a_prompt_are_done_before_the_first_token(model):
+    samples, decoding = prompts(), Decoding(10, answers=2, temperature=1.0)
+    rows = as_rows(samples)
+    empty = jax.tree.map(lambda x: jnp.concatenate([jnp.asarray(x), jnp.zeros_like(x[:1])]), rows)
+    empty = dataclasses.replace(empty, vision_index=empty.vision_index.at[-1].set(-1))
+    together = generate(*model, rows, seeds(3), decoding=decoding, stop_ids=(STOP,))
+    beside = generate(*model, empty, seeds(4), decoding=decoding, stop_ids=(STOP,))
+    np.testing.assert_array_equal(beside.tokens[:3], together.tokens)
+    assert (np.asarray(beside.lengths[3]) == 0).all() and (np.asarray(beside.tokens[3]) == STOP).all()
+    assert (np.asarray(beside.log_probs[3]) == 0).all()
+
+
+@pytest.mark.parametrize("places", [128, 1188])  # of a block, and the blocks of Qwen's vocabulary
+def test_a_place_without_weight_is_never_drawn(places):
+    random = np.random.default_rng(0)
+    picks = jnp.asarray(np.r_[0.0, np.nextafter(np.float32(1), np.float32(0)), random.random(19_998)], jnp.float32)
+    draw = jax.jit(jax.vmap(lambda weights, pick: _by_weight(weights[None], pick[None])[0], in_axes=(None, 0)))
+    for _ in range(20):
+        weights = np.zeros(places, np.float32)
+        chosen = random.choice(places, 50, replace=False)
+        weights[chosen] = np.exp(random.normal(0, 4, 50))
+        drawn = np.asarray(draw(weights, picks))
+        assert (weights[drawn] > 0).all()
+        share = np.bincount(drawn, minlength=places) / len(picks)
+        np.testing.assert_allclose(share, weights / weights.sum(), atol=0.02)
 
 
 def test_answers_end_at_a_stop_token_and_never_hold_banned_ones(model):

@@ -60,7 +60,8 @@ class Questions:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Answers:
-    """Answers of C slots: `lengths` tokens each, the end token included; the rest repeats the first stop id.
+    """Answers of C slots: `lengths` tokens each, the end token included, 0 where there is no prompt; the rest repeats
+    the first stop id.
 
     `log_probs` are those of logits / temperature before top-k and top-p (of the plain logits where greedy): what a
     trainer computes for the same tokens. The prompts' axes are B, or B and Q where rows have questions.
@@ -89,12 +90,14 @@ class _Prompts:
     Attributes:
       hidden: the state after the last token of each.
       end: the M-RoPE id that follows it.
+      present: whether there is one; a row of padding alone holds none.
       blocks: caches of all layers, stacked, each with the places that hold a token: what prompts share comes first, and
         the last has an entry for each prompt.
     """
 
     hidden: Float[Array, "R D"]
     end: Int32[Array, "R"]
+    present: Bool[Array, "R"]
     blocks: list[tuple[Cache, Bool[Array, "E C"]]]
 
 
@@ -121,7 +124,8 @@ def generate(
     Args:
       graph: the model's structure, from `nnx.split`.
       params: its parameters; cast to `dtype` once.
-      rows: one prompt a row, or the beginning that its questions share; padding (segment 0) follows.
+      rows: one prompt a row, or the beginning that its questions share; padding (segment 0) follows. A row of padding
+        alone has answers without a token, and no other answer waits for them.
       seeds: of each prompt's random numbers ([B], with questions [B, Q]), so that an answer does not depend on what
         else is in the batch.
       questions: how the prompts of a row go on; None: the rows are whole prompts.
@@ -249,7 +253,7 @@ def _generate(
         jnp.full((*shape, slots), stop_ids[0], jnp.int32),
         jnp.zeros((*shape, slots), jnp.float32),
         jnp.zeros(shape, jnp.int32),
-        jnp.zeros(shape, bool),
+        jnp.broadcast_to(~prompts.present[:, None], shape),
     )
     first = jnp.zeros((), jnp.int32)
     logits = _first_logits(prompts, output)
@@ -263,7 +267,7 @@ def _read_rows(model: VidEmo, rows: Rows, embedding: Table, dtype: Any) -> _Prom
     held = rows.segment_ids > 0
     end = jnp.max(jnp.where(held[:, None], rows.positions, -1), axis=(1, 2)) + 1
     hidden, cached = model(rows, Compute(dtype, attention="blocks"), embedding=embedding, keep_cache=True)
-    return _Prompts(_last(hidden, jnp.sum(held, axis=1)), end, [(jax.vmap(Cache.of_tokens)(*cached), held)])
+    return _Prompts(_last(hidden, jnp.sum(held, axis=1)), end, end > 0, [(jax.vmap(Cache.of_tokens)(*cached), held)])
 
 
 def _read_questions(decoder: Decoder, rows: _Prompts, questions: Questions, embedding: Table) -> _Prompts:
@@ -292,7 +296,7 @@ def _read_questions(decoder: Decoder, rows: _Prompts, questions: Questions, embe
     x, cached = scan_layers(decoder.layers, step, look_up(embedding, tokens), prefix, remat="none")
     hidden = rms_norm(_last(x, lengths), decoder.norm, decoder.config.norm_eps)
     own = (jax.vmap(Cache.of_tokens)(*cached), order < lengths[:, None])
-    return _Prompts(hidden, begin + lengths, [*rows.blocks, own])
+    return _Prompts(hidden, begin + lengths, jnp.repeat(rows.present, count), [*rows.blocks, own])
 
 
 def _first_logits(prompts: _Prompts, output: Table) -> Float[Array, "R V"]:
@@ -390,11 +394,15 @@ def _at_random(key: Array, logits: Float[Array, "G V"]) -> Int32[Array, "G"]:
 
 
 def _by_weight(weights: Float[Array, "G C"], pick: Float[Array, "G"]) -> Int[Array, "G"]:
-    """The first place up to which more than `pick`, in [0, 1), of all weight lies: never one without weight."""
-    reached = jnp.cumsum(weights, axis=-1)
-    # Rounding may lift the product to the whole sum, and nothing lies beyond that.
-    aim = jnp.minimum(pick * reached[:, -1], jnp.nextafter(reached[:, -1], 0.0))
-    return jnp.sum(reached <= aim[:, None], axis=-1)
+    """The first place with a weight up to which more than `pick`, in [0, 1), of all weight lies.
+
+    Sums of float32 that are made in parallel need not rise from place to place: that a place has a weight is asked of
+    the weight. Where rounding lifts `pick` to all of it, the last place with a weight is taken.
+    """
+    reached, places = jnp.cumsum(weights, axis=-1), jnp.arange(weights.shape[-1])
+    last = jnp.max(jnp.where(weights > 0, places, 0), axis=-1, keepdims=True)
+    beyond = (weights > 0) & (reached > pick[:, None] * reached[:, -1:])
+    return jnp.min(jnp.where(beyond, places, last), axis=-1)
 
 
 def _first_largest(logits: Float[Array, "R G V"]) -> Int32[Array, "R G"]:
