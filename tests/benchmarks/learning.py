@@ -23,7 +23,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from rich.console import Console
@@ -35,8 +34,8 @@ from videmo_jax.evaluation.judges.rules import read_reply
 from videmo_jax.reports.figures import line_chart
 from videmo_jax.reports.page import page
 from videmo_jax.rl.held_out import FOLDER, HeldOutRewards
-from videmo_jax.rl.iteration import Programs
 from videmo_jax.rl.plan import make_rl_plan, read_rl_settings
+from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.rewards.reward import Rewards
 from videmo_jax.rl.rewards.spec import Query, RewardSpec
 from videmo_jax.tasks.taxonomy import task_of
@@ -85,12 +84,11 @@ def measure(sft: Path, out: Path, name: str) -> Path:
     config.held_out.samples = sys.maxsize
     settings, console = read_rl_settings(config, folder), Console(quiet=True)
     plan, mesh = make_rl_plan(config, settings, folder, console), mesh_of(config)
-    rewards = Rewards(settings.rewards)
     programs = Programs(settings, mesh, make_optimizer(settings.stage.optimizer))
     held_out = HeldOutRewards(
         plan.held_out,
         programs,
-        lambda asked, answers: SimpleNamespace(result=lambda: rewards(asked, answers)),
+        Rewards(settings.rewards),
         config.batch,
         print,
     )

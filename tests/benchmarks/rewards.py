@@ -22,8 +22,8 @@ from videmo_jax.affective.parser import parse_caption
 from videmo_jax.data.synthetic.scene import draw_scene
 from videmo_jax.data.synthetic.wording import fine_caption
 from videmo_jax.rl.rewards.reward import Rewards
+from videmo_jax.rl.rewards.rewarder import Rewarder
 from videmo_jax.rl.rewards.spec import Query, RewardSpec
-from videmo_jax.rl.rewards.workers import RewardWorkers
 from videmo_jax.tasks.taxonomy import task_of
 
 Step = tuple[list[Query], list[list[str]]]
@@ -85,7 +85,7 @@ def main() -> None:
         times = timed(Rewards(spec))
         result |= {f"{name}first_s": round(times[0], 3), f"{name}in_process_s": round(min(times[1:]), 3)}
         start = time.perf_counter()
-        with RewardWorkers(spec, flags.workers) as workers:
+        with Rewarder(spec, processes=flags.workers) as workers:
             workers(*batches[0])
             result[f"{name}workers_first_s"] = round(time.perf_counter() - start, 3)
             result[f"{name}workers_s"] = round(min(timed(workers)[1:]), 3)

@@ -34,28 +34,33 @@ def killing(call, due, sent):
 def arm(place, step):
     """Puts the kill where it belongs; JAX is imported here alone, as reward workers import this module again."""
     from tests.rl import reward_functions
-    from videmo_jax.rl import iteration
+    from videmo_jax.rl.programs import Programs
+    from videmo_jax.rl.rewards.rewarder import Rewarder
+    from videmo_jax.training.loop import Loop
 
     stage, _, sent = place.partition("-")
-    made = iteration.Iteration.__init__
+    took, made, at = Loop.take, Programs.__init__, [0]
 
-    def init(self, programs, rewards, *args, **kwargs):
-        def due():
-            return self._step == step
+    def take(self, feed):
+        at[0] = max(at[0], self.first) + 1
+        return took(self, feed)
 
-        if stage == "rollout":
-            programs.sample = killing(programs.sample, due, sent)
-        elif stage == "update":
-            programs.update = killing(programs.update, due, sent)
-        elif stage == "reward":
-            rewards = killing(rewards, due, sent)
-        elif stage == "own":
-            reward_functions.share_of_a = killing(reward_functions.share_of_a, due, sent)
-        else:
-            raise SystemExit(f"no place {place}")
-        made(self, programs, rewards, *args, **kwargs)
+    def due():
+        return at[0] == step
 
-    iteration.Iteration.__init__ = init
+    def init(self, *args):
+        made(self, *args)
+        if stage in ("rollout", "update"):
+            name = {"rollout": "sample"}.get(stage, stage)
+            setattr(self, name, killing(getattr(self, name), due, sent))
+
+    Loop.take, Programs.__init__ = take, init
+    if stage == "reward":
+        Rewarder.submit = killing(Rewarder.submit, due, sent)
+    elif stage == "own":
+        reward_functions.share_of_a = killing(reward_functions.share_of_a, due, sent)
+    elif stage not in ("rollout", "update"):
+        raise SystemExit(f"no place {place}")
 
 
 if __name__ == "__main__":

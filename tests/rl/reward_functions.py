@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -42,6 +43,17 @@ def dies(asked, answers):
         if path:
             Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    return [0.5 for _ in answers]
+
+
+def hangs(asked, answers):
+    """Does not come back where the question says so."""
+    while asked.question.startswith("hang"):
+        time.sleep(0.05)
+    return [0.5 for _ in answers]
+
+
+async def a_coroutine(asked, answers):
     return [0.5 for _ in answers]
 
 

@@ -17,7 +17,7 @@ from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.data.video import FrameSpec
 from videmo_jax.evaluation.answers.answerer import identity
 from videmo_jax.model.config import ModelConfig
-from videmo_jax.rl import answered, iteration, run
+from videmo_jax.rl import answered, programs, run
 from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.checkpoint import Checkpoints, Meta, restore_params, steps
@@ -155,7 +155,7 @@ def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain
     assert fresh[1]["log_prob_gap"] < 1e-4 < stale[1]["log_prob_gap"]
 
     broken = tmp_path / "broken"
-    made, calls = iteration.Iteration._updated, []
+    made, calls = programs.Programs.updated, []
 
     def breaks(self, *args):
         calls.append(1)
@@ -163,7 +163,7 @@ def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain
             raise RuntimeError("the lights went out")
         return made(self, *args)
 
-    monkeypatch.setattr(iteration.Iteration, "_updated", breaks)
+    monkeypatch.setattr(programs.Programs, "updated", breaks)
     with pytest.raises(RuntimeError, match="lights"):
         trained(broken, rollout__staleness=1)
     assert steps(broken) == [1, 2]

@@ -1,4 +1,4 @@
-"""The programs of a step of RL on one mesh, each with what the others leave on the chip (`rl.iteration`)."""
+"""The programs of a step of RL on one mesh, each with what the others leave on the chip (`rl.programs`)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +14,8 @@ from videmo_jax.aot.program import Program, Work, bytes_on_device, compile_progr
 from videmo_jax.aot.shapes import on_batch, rows_layout
 from videmo_jax.model.flops import StepFlops, group_step_flops
 from videmo_jax.model.videmo import Rows, abstract_model
-from videmo_jax.rl.iteration import Programs
 from videmo_jax.rl.plan import RlSettings, read_rl_settings
+from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.rollout import make_sampler
 from videmo_jax.rl.rows import GroupBatch, with_answers
 from videmo_jax.sharding.chips import Chip

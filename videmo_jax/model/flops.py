@@ -85,16 +85,42 @@ def group_step_flops(
     return _step(config, text, groups * slabs, patches, remat, vision_remat)
 
 
+def answers_flops(
+    config: ModelConfig,
+    *,
+    prompts: int,
+    answers: int,
+    prompt_tokens: float,
+    answer_tokens: float,
+    slabs: float,
+    patches: float,
+) -> float:
+    """Operations of the forward pass over prompts and the answers to them, each prompt once; nothing is padding.
+
+    Lengths are summed; attention is that of prompts and of answers of mean length.
+
+    Args:
+      config: of the model.
+      prompts: how many.
+      answers: to each.
+      prompt_tokens, answer_tokens, slabs, patches: of all of them.
+    """
+    prompt, answer = prompt_tokens / prompts, answer_tokens / (prompts * answers)
+    pairs = prompt_tokens * prompt / 2 + answer_tokens * (prompt + answer / 2)
+    text = _Text(prompt_tokens + answer_tokens, answer_tokens, pairs)
+    return _step(config, text, slabs, patches / slabs if slabs else 0, "none", "none").model / 3
+
+
 @dataclass(frozen=True)
 class _Text:
     """What the decoder computes: tokens, how many of them meet the vocabulary, pairs that attention looks at."""
 
-    tokens: int
-    predicted: int
+    tokens: float
+    predicted: float
     pairs: float
 
 
-def _step(config: ModelConfig, text: _Text, slabs: int, patches: int, remat: str, vision_remat: str) -> StepFlops:
+def _step(config: ModelConfig, text: _Text, slabs: float, patches: float, remat: str, vision_remat: str) -> StepFlops:
     """Operations of a step over so much text and so many slabs."""
     decoder, vision = config.text, config.vision
     by_token, by_patch = _decoder_products(decoder), _vision_products(vision)

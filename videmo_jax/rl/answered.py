@@ -12,6 +12,7 @@ from videmo_jax.rl.advantages import Advantages, AdvantageSpec, group_advantages
 from videmo_jax.rl.prompts import Prompt
 from videmo_jax.rl.rewards.credit import spread_advantage, token_credit
 from videmo_jax.rl.rewards.reward import GroupRewards
+from videmo_jax.rl.rewards.spec import Query
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Answered:
     def filled(self) -> list[int]:
         """The rows that hold a prompt."""
         return [row for row, prompt in enumerate(self.prompts) if prompt is not None]
+
+    @property
+    def queries(self) -> list[Query]:
+        """What is asked in those rows."""
+        return [prompt.query for prompt in self.prompts if prompt is not None]
+
+    @property
+    def sizes(self) -> dict[str, Float32[np.ndarray, "B"]]:
+        """Of each row the tokens of its prompt and of all its answers, and the slabs and patches of its clips."""
+        counts = [(p.tokens, p.slabs, p.patches) if p else (0, 0, 0) for p in self.prompts]
+        tokens, slabs, patches = np.array(counts, np.float32).T
+        answers = self.lengths.sum(axis=1, dtype=np.float32)
+        return {"prompt_tokens": tokens, "answer_tokens": answers, "slabs": slabs, "patches": patches}
 
     @property
     def present(self) -> Bool[np.ndarray, "B G"]:

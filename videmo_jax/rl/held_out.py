@@ -1,23 +1,22 @@
 """Rewards of answers to prompts that are not trained on: how far the policy is."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from flax import nnx
 
-from videmo_jax.data.pipeline import to_devices
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.files.json_records import to_line
 from videmo_jax.files.writing import write_text
 from videmo_jax.rl.answered import Answered, branch_names
-from videmo_jax.rl.iteration import Programs, Reward
 from videmo_jax.rl.plan import HELD_OUT_SEED, HeldOutPrompts
+from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.prompts import PromptBatch, chosen
-from videmo_jax.rl.rewards.spec import BRANCHES
-from videmo_jax.rl.rollout import prompt_seeds
+from videmo_jax.rl.rewards.reward import GroupRewards
+from videmo_jax.rl.rewards.spec import BRANCHES, Query
 from videmo_jax.sampling.decode import Decoding
 from videmo_jax.sharding.rules import batch_part
 
@@ -32,7 +31,7 @@ class HeldOutRewards:
         self,
         prompts: HeldOutPrompts,
         programs: Programs,
-        rewards: Reward,
+        rewards: Callable[[Sequence[Query], Sequence[Sequence[str]]], GroupRewards],
         batch: int,
         say: Callable[[str], object],
     ) -> None:
@@ -61,8 +60,7 @@ class HeldOutRewards:
           step: that is done.
           folder: takes this host's answers with their rewards, as held_out/STEP.jsonl; None: nobody needs them.
         """
-        mesh = self._programs.mesh
-        host, hosts = batch_part(mesh)
+        host, hosts = batch_part(self._programs.mesh)
         skips = SkipLog(None, total=len(self._prompts.numbers), max_share=1)
         weights, lines = self._programs.gather(params), []
         found: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -71,11 +69,8 @@ class HeldOutRewards:
         ):
             for id, reason in left_out:
                 skips.add(id, reason)
-            rows = to_devices(batch.rows, mesh)
-            share = len(batch.prompts)
-            seeds = prompt_seeds(HELD_OUT_SEED, number, share * hosts)[host * share : (host + 1) * share]
-            drawn = self._sample(weights, rows, to_devices(seeds, mesh))
-            answered = self._programs.answered(batch, drawn)
+            drawn = self._programs.draw(self._programs.placed(batch), weights, HELD_OUT_SEED, number, self._sample)
+            answered = self._programs.answered(drawn)
             means, more = self._rewarded(batch, answered)
             lines += more
             for name, values in self._programs.on_every_host(means).items():
@@ -99,8 +94,7 @@ class HeldOutRewards:
 
     def _rewarded(self, batch: PromptBatch, answered: Answered) -> tuple[dict[str, np.ndarray], list[Line]]:
         """Of each row the reward (NaN: there is none), the branch and the length; and what to write of them."""
-        queries = [batch.prompts[row].query for row in answered.filled]
-        found = self._rewards(queries, [answered.texts[row] for row in answered.filled]).result()
+        found = self._rewards(answered.queries, [answered.texts[row] for row in answered.filled])
         rewards = answered.all_rewards(found)
         names = branch_names(batch.prompts, found)
         lines = [

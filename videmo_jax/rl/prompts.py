@@ -18,10 +18,19 @@ from videmo_jax.tasks.taxonomy import Task, task_of
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is known of a prompt beside its row: what its answers are rewarded by, and the paths of its videos."""
+    """What is known of a prompt beside its row.
+
+    Attributes:
+      query: what its answers are rewarded by.
+      videos: their paths.
+      tokens, slabs, patches: that it has in all.
+    """
 
     query: Query
     videos: tuple[str, ...]
+    tokens: int
+    slabs: int
+    patches: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,9 @@ class PromptMaker:
                 return self._empty(), ((prepared.id, f"its prompt needs {reason}"),)
             task = task_of(sample.file, self.declared)
             query = Query(sample.id, sample.file, task, sample.question, sample.answer)
-            return PromptRow(build_row([prepared], self.budget, self.vision).rows, Prompt(query, sample.videos)), ()
+            patches = sum(slabs.shape[0] * slabs.shape[1] for slabs in prepared.patches)
+            prompt = Prompt(query, sample.videos, len(prepared.encoded.tokens), prepared.slabs, patches)
+            return PromptRow(build_row([prepared], self.budget, self.vision).rows, prompt), ()
         return self._empty(), ()
 
     def _empty(self) -> PromptRow:

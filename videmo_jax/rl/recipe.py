@@ -71,9 +71,13 @@ def rl_recipe(model: str) -> ConfigDict:
                     "timeout": 60.0,  # seconds
                     "attempts": 3,
                     "longest_wait": 10.0,  # seconds between attempts
+                    "longest_asked_wait": 60.0,  # where the server says how long to wait
                     "max_failures_in_a_row": 20,
                 },
-                "workers": 0,  # processes on each host; 0: the trainer's own
+                "timeout": rewards.timeout,  # seconds that a step waits for its rewards
+                "own_timeout": rewards.own_timeout,  # seconds that one's own function may take for a group
+                "max_failed_share": rewards.max_failed_share,  # of a branch's groups, above which the run ends
+                "workers": 0,  # processes on each host; 0: threads of the trainer
             },
         }
     )

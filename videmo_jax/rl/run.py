@@ -1,44 +1,46 @@
 """One RL run: affective-tree policy gradient from a checkpoint of SFT (PAPER.md section 3)."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from videmo_jax.data.pipeline import TrainingBatches, to_devices
+from videmo_jax.data.pipeline import TrainingBatches
 from videmo_jax.evaluation.answers.answerer import identity
-from videmo_jax.model.flops import group_step_flops
+from videmo_jax.model.flops import answers_flops
 from videmo_jax.reports.training import write_training_report
 from videmo_jax.rl.advantages import Advantages
-from videmo_jax.rl.answered import Answered
+from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.held_out import HeldOutRewards
-from videmo_jax.rl.iteration import Iteration, Measured, Programs, Reward, measured_numbers
 from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_settings, reward_spec
+from videmo_jax.rl.programs import Drawn, Programs
 from videmo_jax.rl.prompts import PromptBatch, together
+from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reference_judge import ReferenceJudge
-from videmo_jax.rl.rewards.reward import GroupRewards, Rewards
-from videmo_jax.rl.rewards.spec import Query
-from videmo_jax.rl.rewards.workers import RewardWorkers
+from videmo_jax.rl.rewards.reward import GroupRewards, reward_metrics
+from videmo_jax.rl.rewards.rewarder import Interrupted, Pending, Rewarder
+from videmo_jax.rl.rewards.spec import BRANCHES
 from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_files, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
 from videmo_jax.training.checkpoint import FOLDER as CHECKPOINTS
 from videmo_jax.training.checkpoint import Meta, read_meta, restore_plain
+from videmo_jax.training.cluster import Preempted
 from videmo_jax.training.feed import DeviceFeed, Lookahead
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
-from videmo_jax.training.loop import LoopSpec, run_steps
+from videmo_jax.training.loop import Loop, LoopSpec
 from videmo_jax.training.meter import Meter, Work
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
 from videmo_jax.training.profile import Steps
@@ -51,9 +53,9 @@ from videmo_jax.training.stopped import Halt, TrainingStopped, stop
 STAGE = "rl"
 # Beside those of every run: how rewards are made, but not what they are.
 FREE_FIELDS = (
-    "rewards.workers",
+    *(f"rewards.{name}" for name in ("workers", "timeout", "own_timeout", "max_failed_share")),
     *(f"rewards.endpoint.{name}" for name in ("url", "replies", "concurrency", "timeout", "attempts", "longest_wait")),
-    "rewards.endpoint.max_failures_in_a_row",
+    *(f"rewards.endpoint.{name}" for name in ("longest_asked_wait", "max_failures_in_a_row")),
 )
 FAILURES = 8  # of a step that are logged with all their answers
 
@@ -89,8 +91,9 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
             on_each_host(lambda: _require_same_init(config, origin, session))
             reference = _reference(config, settings, mesh)
             log = SampleLog(logs, after_step=session.after_step, host=host, spec=settings.rewards)
-            with _rewarder(settings, programs, reference) as rewards:
-                trainer = _Trainer(config, plan, programs, session, rewards, log, origin)
+            judge = ReferenceJudge(programs, reference) if settings.rewards.caption == "reference" else None
+            with Rewarder(settings.rewards, processes=settings.reward_workers, reference=judge) as rewarder:
+                trainer = _Trainer(config, plan, programs, session, rewarder, log, origin)
                 state = trainer.run(_state(config, settings, mesh, session, optimizer), reference)
         plan.skips.tell(console.print)
     return state
@@ -142,33 +145,8 @@ def _reference(config: ConfigDict, settings: RlSettings, mesh: Mesh) -> nnx.Stat
     return restore_plain(config.init, mesh=mesh, dtype=jnp.dtype(settings.shared.compute.dtype))[0]
 
 
-@dataclass(frozen=True)
-class _Later:
-    """Rewards that are computed when they are asked for: the devices have been given something to do by then."""
-
-    rewards: Rewards
-    queries: list[Query]
-    answers: list[list[str]]
-
-    def result(self) -> GroupRewards:
-        return self.rewards(self.queries, self.answers)
-
-
-@contextmanager
-def _rewarder(settings: RlSettings, programs: Programs, reference: nnx.State | None) -> Iterator[Reward]:
-    """What computes rewards, in processes of its own or in this one."""
-    judge = None
-    if settings.rewards.caption == "reference":
-        judge = ReferenceJudge(programs, reference)
-    if settings.reward_workers:
-        with RewardWorkers(settings.rewards, settings.reward_workers, reference=judge) as workers:
-            yield workers.submit
-    else:
-        yield partial(_Later, Rewards(settings.rewards, reference=judge))
-
-
 class _Trainer:
-    """The steps of a run, with what is measured and told beside them."""
+    """The steps of a run, and what is measured and told beside them."""
 
     def __init__(
         self,
@@ -176,100 +154,125 @@ class _Trainer:
         plan: RlPlan,
         programs: Programs,
         session: Session,
-        rewards: Reward,
+        rewarder: Rewarder,
         log: SampleLog,
         origin: dict[str, Any],
     ) -> None:
         self.config, self.plan, self.programs, self.session = config, plan, programs, session
-        self.rewards, self.log, self.origin, self.console = rewards, log, origin, session.console
-        self.done = session.first
+        self.rewarder, self.log, self.origin, self.console = rewarder, log, origin, session.console
         self.hosts = dict(zip(("host", "hosts"), batch_part(programs.mesh), strict=True))
+        self.failures = FailureWatch(plan.settings.rewards.max_failed_share)
         self.held_out = None
         if plan.held_out is not None:
-            self.held_out = HeldOutRewards(plan.held_out, programs, rewards, config.batch, self.console.print)
-        shared, decoding, chip = plan.settings.shared, plan.settings.decoding, chip_of(programs.mesh.devices.flat[0])
-        row = shared.budget
-        shape = (row.tokens, decoding.answers, decoding.max_new_tokens, row.slabs, row.patches)
-        flops = group_step_flops(shared.model, config.batch, *shape).model * plan.settings.updates
-        self.meter = Meter(Work(flops, chip.flops * programs.mesh.size if chip else None))
+            self.held_out = HeldOutRewards(plan.held_out, programs, rewarder, config.batch, self.console.print)
+        chip = chip_of(programs.mesh.devices.flat[0])
+        self.meter = Meter(Work(None, chip.flops * programs.mesh.size if chip else None))
 
     def run(self, state: TrainState, reference: nnx.State | None) -> TrainState:
         """From the last checkpoint to the end."""
-        config, plan, session, settings = self.config, self.plan, self.session, self.plan.settings
-        shared, mesh = settings.shared, self.programs.mesh
+        config, plan, settings = self.config, self.plan, self.plan.settings
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.console.print(
-            f"{parameters / 1e6:,.1f} M parameters on {mesh.size} {jax.devices()[0].platform} device(s), "
+            f"{parameters / 1e6:,.1f} M parameters on {self.programs.mesh.size} {jax.devices()[0].platform} device(s), "
             f"{plan.samples - len(plan.skips):,} samples, {plan.steps:,} steps of {config.batch} prompts with "
             f"{settings.decoding.answers} answers each"
         )
-        if session.first >= plan.steps:
-            self.measure(plan.steps, state.params)
-            return state
-        batches = TrainingBatches(
-            plan.rows,
-            plan.make,
-            skips=plan.skips,
-            together=together,
-            threads=config.data.threads,
-            workers=config.data.workers,
-            **self.hosts,
-        )
-        if session.restored:
-            batches.restore(session.restored.data)
-        rate = learning_rate(settings.stage.optimizer, plan.steps)
-        with DeviceFeed(batches, self.placed) as device_feed:
-            feed = Lookahead(device_feed)
-            iteration = Iteration(
-                self.programs,
-                self.rewards,
-                feed,
-                seed=config.seed,
-                first=session.first,
-                last=plan.steps,
-                reference=reference if settings.grpo.beta else None,
-                on_step=self.log_step,
-            )
-            state = run_steps(
-                LoopSpec(plan.steps, config.log.every, config.checkpoint.every, config.checkpoint.keep),
-                state,
-                partial(self.step, iteration),
-                measured_numbers,
-                feed,
-                lambda step: rate(step - 1),
-                first=session.first,
-                stop=session.stop,
-                checkpoints=session.checkpoints,
-                meta=lambda step: Meta(shared.model, step, shared.inputs.to_json(), self.origin, STAGE),
-                tokenizer_files=shared.tokenizer.files,
-                metrics=session.metrics,
-                meter=self.meter,
-                profiler=session.profiler,
-                describe=lambda step: {
-                    "stage": STAGE,
-                    "epoch": plan.rows.epochs_at(step * config.batch),
-                    "skipped": len(plan.skips),
-                },
-                explain=self.explain,
-                saved=session.opened.mirror.push,
-                console=self.console,
-                title=STAGE,
-                at_once=True,
-            )
+        if self.session.first < plan.steps:
+            with DeviceFeed(self.batches(), self.programs.placed) as feed:
+                state = self.train(state, reference if settings.grpo.beta else None, Lookahead(feed))
         self.measure(plan.steps, state.params)
         return state
 
-    def placed(self, batch: PromptBatch) -> PromptBatch:
-        """The batch with its rows on the devices."""
-        return PromptBatch(to_devices(batch.rows, self.programs.mesh), batch.prompts)
+    def train(self, state: TrainState, reference: nnx.State | None, feed: Lookahead) -> TrainState:
+        """All steps: prompts, answers, rewards, advantages, the update.
 
-    def step(
-        self, iteration: Iteration, state: TrainState, batch: PromptBatch, rate: float
-    ) -> tuple[TrainState, Measured]:
-        """A step, and before it what is measured of the policy now and then."""
-        self.measure(self.done, state.params)
-        self.done += 1
-        return iteration(state, batch, rate)
+        With `staleness` 1 the next prompts are answered by the policy as it is before the update, while this step's
+        rewards are computed; a run that comes back answers its first prompts with the newest policy.
+        """
+        programs, settings, ahead = self.programs, self.plan.settings, None
+        with self.loop() as loop:
+            for step in loop:
+                self.measure(step - 1, state.params)
+                fed = loop.take(feed)
+                rollout = ahead or self.collected(self.drawn(fed.batch, state, step))
+                stale = settings.staleness and step < self.plan.steps
+                coming = self.drawn(feed.peek(), state, step + 1) if stale else None
+                began = time.perf_counter()
+                rows = programs.rows(rollout.drawn, reference)
+                try:
+                    rewards = rollout.rewards.result(lambda: self.session.stop.asked)
+                    values = self.rewarded(step, rollout.answered, rewards)
+                except (Interrupted, RewardsFail) as error:
+                    loop.save_before(step, state, fed.before)
+                    raise _ended(step, error) from None
+                waited, began = time.perf_counter() - began, time.perf_counter()
+                advantages = rollout.answered.advantages(rewards, settings.advantages)
+                by_token = rollout.answered.by_token(advantages, rewards, settings.node_credit)
+                state, updates = programs.updated(state, rows, by_token, advantages, loop.rate(step))
+                ahead = self.collected(coming) if coming else None
+                measured = updates.numbers()
+                values |= {"seconds_rollout": rollout.seconds, "seconds_reward": waited}
+                values |= {"seconds_update": time.perf_counter() - began}
+                self.write_samples(step, rollout.answered, rewards, advantages)
+                loop.took(step, state, measured | values, fed, at_once=True)
+        return state
+
+    def drawn(self, batch: PromptBatch, state: TrainState, step: int) -> Drawn:
+        """The answers of a step, which the devices are at."""
+        return self.programs.draw(batch, self.programs.gather(state.params), self.config.seed, step)
+
+    def collected(self, drawn: Drawn) -> "_Rollout":
+        """Waits for the answers and sends them to be rewarded."""
+        answered = self.programs.answered(drawn)
+        texts = [answered.texts[row] for row in answered.filled]
+        return _Rollout(drawn, answered, self.rewarder.submit(answered.queries, texts), drawn.seconds())
+
+    def rewarded(self, step: int, answered: Answered, rewards: GroupRewards) -> dict[str, float]:
+        """What to log of the rewards of all hosts; says which failed.
+
+        Raises:
+          RewardsFail: too many did, over the last steps.
+        """
+        names = branch_names(answered.prompts, rewards)
+        rows = self.programs.on_every_host(
+            {
+                "rewards": answered.all_rewards(rewards).astype(np.float32),
+                "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
+                "cut": answered.cut.mean(axis=1, dtype=np.float32),
+                **answered.sizes,
+            }
+        )
+        rows = {name: values[rows["branch"] >= 0] for name, values in rows.items()}
+        branches = [BRANCHES[number] for number in rows["branch"]]
+        values = reward_metrics(rows["rewards"].astype(np.float64), branches)
+        if branches:
+            values |= {"cut": float(rows["cut"].mean()), **self.work(rows)}
+        reason = f"{rewards.failures[-1].id}: {rewards.failures[-1].reason}" if rewards.failures else "on another host"
+        if count := int(values["failed_groups"]):
+            where = reason if rewards.failures else "other hosts' samples.HOST.txt name them"
+            self.console.print(f"step {step}: rewards of {count} groups failed, which are left out; {where}")
+        lost = {branch: int(values.get(f"failed_groups/{branch}", 0)) for branch in branches}
+        self.failures.check(step, Counter(branches), lost, reason)
+        return values
+
+    def work(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The operations of a step that are no padding, and the share of the update's slots that hold a token."""
+        settings = self.plan.settings
+        decoding, updates = settings.decoding, settings.updates
+        sums = {name: float(rows[name].sum()) for name in ("prompt_tokens", "answer_tokens", "slabs", "patches")}
+        forward = answers_flops(settings.shared.model, prompts=len(rows["branch"]), answers=decoding.answers, **sums)
+        slots = self.config.batch * (settings.shared.budget.tokens + decoding.answers * decoding.max_new_tokens)
+        filled = (sums["prompt_tokens"] + sums["answer_tokens"]) / slots
+        # Every answer is drawn, read by the reference where there is one, and learnt from.
+        return {"flops": forward * (1 + bool(settings.grpo.beta) + 3 * updates), "filled": filled}
+
+    def write_samples(self, step: int, answered: Answered, rewards: GroupRewards, advantages: Advantages) -> None:
+        """Logs what failed, and on the first host some groups of the steps that are logged."""
+        failed = {failure.group: failure.reason for failure in rewards.failures}
+        wanted = list(failed)[:FAILURES]
+        if is_first() and (step == 1 or step % self.config.log.every == 0):
+            wanted += [group for group in range(len(answered.filled)) if group not in failed][: self.config.log.samples]
+        self.log.write([_logged(step, group, answered, rewards, advantages, failed.get(group)) for group in wanted])
 
     def measure(self, step: int, params: nnx.State) -> None:
         """Logs the rewards of held-out prompts after `step`, where they are due and not logged already."""
@@ -284,25 +287,48 @@ class _Trainer:
         self.console.print(f"held-out rewards after step {step}: {means or 'none'}")
         self.meter.aside(time.perf_counter() - began)
 
-    def log_step(
-        self,
-        step: int,
-        answered: Answered,
-        found: GroupRewards,
-        advantages: Advantages,
-        values: Mapping[str, float],
-    ) -> None:
-        """Says what failed; logs it, and on the first host some groups of the steps that are logged."""
-        failed = {failure.group: failure.reason for failure in found.failures}
-        if count := int(values["failed_groups"]):
-            which = "; other hosts' samples.HOST.txt name them"
-            if failed:
-                which = f"; the first: {found.failures[0].id}: {found.failures[0].reason}"
-            self.console.print(f"step {step}: rewards of {count} groups failed, which are left out{which}")
-        wanted = list(failed)[:FAILURES]
-        if is_first() and (step == 1 or step % self.config.log.every == 0):
-            wanted += [group for group in range(len(answered.filled)) if group not in failed][: self.config.log.samples]
-        self.log.write([_logged(step, group, answered, found, advantages, failed.get(group)) for group in wanted])
+    def batches(self) -> TrainingBatches:
+        """The prompts, from where the last checkpoint stands."""
+        config, plan = self.config, self.plan
+        batches = TrainingBatches(
+            plan.rows,
+            plan.make,
+            skips=plan.skips,
+            together=together,
+            threads=config.data.threads,
+            workers=config.data.workers,
+            **self.hosts,
+        )
+        if self.session.restored:
+            batches.restore(self.session.restored.data)
+        return batches
+
+    def loop(self) -> Loop:
+        """What stands around the steps."""
+        config, plan, session, shared = self.config, self.plan, self.session, self.plan.settings.shared
+        rate = learning_rate(plan.settings.stage.optimizer, plan.steps)
+        return Loop(
+            LoopSpec(plan.steps, config.log.every, config.checkpoint.every, config.checkpoint.keep),
+            session.first,
+            dict,
+            rate=lambda step: rate(step - 1),
+            stop=session.stop,
+            checkpoints=session.checkpoints,
+            meta=lambda step: Meta(shared.model, step, shared.inputs.to_json(), self.origin, STAGE),
+            tokenizer_files=shared.tokenizer.files,
+            metrics=session.metrics,
+            meter=self.meter,
+            profiler=session.profiler,
+            describe=lambda step: {
+                "stage": STAGE,
+                "epoch": plan.rows.epochs_at(step * config.batch),
+                "skipped": len(plan.skips),
+            },
+            explain=self.explain,
+            saved=session.opened.mirror.push,
+            console=self.console,
+            title=STAGE,
+        )
 
     def explain(self, halt: Halt) -> TrainingStopped:
         """Lists the samples of the step that the guard did not take; what to raise."""
@@ -314,6 +340,26 @@ class _Trainer:
             ids = [id for id in pool.map(self.plan.make.source.id, numbers) if id not in self.plan.make.leave_out]
         workdir, left_out = self.session.opened.workdir, sorted(self.plan.make.leave_out)
         return stop(workdir, halt, stage=STAGE, rows=rows, samples=ids, left_out=left_out)
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    """Answers, what the host made of them, their rewards, which are under way, and how long the answers took."""
+
+    drawn: Drawn
+    answered: Answered
+    rewards: Pending
+    seconds: float
+
+
+def _ended(step: int, error: Interrupted | RewardsFail) -> Exception:
+    """What ends a run whose step was not taken."""
+    if isinstance(error, RewardsFail):
+        return error
+    return Preempted(
+        f"step {step}: asked to end while its rewards were computed; all before it is saved, and the same command goes "
+        "on from there"
+    )
 
 
 def _logged(

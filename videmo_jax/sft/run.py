@@ -24,7 +24,7 @@ from videmo_jax.training.checkpoint import Meta
 from videmo_jax.training.feed import DeviceFeed
 from videmo_jax.training.guard import fresh_guard
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
-from videmo_jax.training.loop import LoopSpec, run_steps
+from videmo_jax.training.loop import Loop, LoopSpec
 from videmo_jax.training.meter import Meter, Work
 from videmo_jax.training.optimizer import learning_rate, make_optimizer
 from videmo_jax.training.profile import Steps
@@ -136,32 +136,34 @@ class _Trainer:
             batches.restore(data)
         rate = learning_rate(plan.stage.optimizer, plan.end - plan.begin)
         origin = {"init": str(config.init)} if config.init else {}
-        with DeviceFeed(batches, self.place) as feed:
-            return run_steps(
-                LoopSpec(plan.end, config.log.every, config.checkpoint.every, config.checkpoint.keep),
-                state,
-                self.step,
-                numbers,
-                feed,
-                lambda step: rate(step - plan.begin - 1),
-                first=first,
-                stop=self.session.stop,
-                checkpoints=self.session.checkpoints,
-                meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
-                tokenizer_files=self.plan.tokenizer.files,
-                metrics=self.metrics,
-                meter=self.meter,
-                profiler=self.session.profiler,
-                describe=lambda step: {
-                    "stage": name,
-                    "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
-                    "skipped": len(self.plan.skips),
-                },
-                explain=lambda halt: self.explain(plan, halt),
-                saved=self.session.opened.mirror.push,
-                console=self.console,
-                title=name if len(self.plan.stages) > 1 else "training",
-            )
+        loop = Loop(
+            LoopSpec(plan.end, config.log.every, config.checkpoint.every, config.checkpoint.keep),
+            first,
+            numbers,
+            rate=lambda step: rate(step - plan.begin - 1),
+            stop=self.session.stop,
+            checkpoints=self.session.checkpoints,
+            meta=lambda step: Meta(self.plan.model, step, self.plan.inputs.to_json(), origin, name),
+            tokenizer_files=self.plan.tokenizer.files,
+            metrics=self.metrics,
+            meter=self.meter,
+            profiler=self.session.profiler,
+            describe=lambda step: {
+                "stage": name,
+                "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
+                "skipped": len(self.plan.skips),
+            },
+            explain=lambda halt: self.explain(plan, halt),
+            saved=self.session.opened.mirror.push,
+            console=self.console,
+            title=name if len(self.plan.stages) > 1 else "training",
+        )
+        with DeviceFeed(batches, self.place) as feed, loop:
+            for number in loop:
+                fed = loop.take(feed)
+                state, measured = self.step(state, fed.batch, loop.rate(number))
+                loop.took(number, state, measured, fed)
+        return state
 
     def explain(self, plan: StagePlan, halt: Halt) -> TrainingStopped:
         """Lists the samples of the step that the guard did not take; what to raise."""

@@ -200,6 +200,11 @@ class Stop:
     def _note(self, *_: object) -> None:
         self._asked = True
 
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked to end; False where several have to agree, which they do between steps."""
+        return self._asked
+
     def after(self, step: int) -> bool:
         """Whether to save `step` and end; all processes must ask after every step, and hear the same."""
         _Self.step = step

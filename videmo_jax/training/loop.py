@@ -1,9 +1,10 @@
-"""The loop around a training step: batches in, metrics and checkpoints out. SFT and RL share it."""
+"""What stands around the steps of a run: batches in, metrics and checkpoints out. SFT and RL share it."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from videmo_jax.files.errors import UserError
 from videmo_jax.training.checkpoint import Checkpoints, Meta
 from videmo_jax.training.cluster import Preempted, Stop
-from videmo_jax.training.feed import DeviceFeed, Lookahead
+from videmo_jax.training.feed import DeviceFeed, Fed, Lookahead
 from videmo_jax.training.meter import Meter
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.profile import Profiler
@@ -47,43 +48,24 @@ class _Sent:
         return not all(leaf.is_ready() for leaf in jax.tree.leaves(self.measured))
 
 
-def run_steps(
-    spec: LoopSpec,
-    state: TrainState,
-    step: Callable[[TrainState, Any, float], tuple[TrainState, Any]],
-    numbers: Callable[[Any], dict[str, Any]],
-    feed: DeviceFeed | Lookahead,
-    rate: Callable[[int], float],
-    *,
-    first: int,
-    stop: Stop,
-    checkpoints: Checkpoints,
-    meta: Callable[[int], Meta],
-    tokenizer_files: dict[str, str],
-    metrics: MetricsWriter,
-    meter: Meter,
-    profiler: Profiler,
-    describe: Callable[[int], dict[str, Any]],
-    explain: Callable[[Halt], TrainingStopped],
-    saved: Callable[[], None],
-    console: Console,
-    title: str = "training",
-    at_once: bool = False,
-) -> TrainState:
-    """Trains from step `first` (steps done so far) to `spec.steps`.
+@dataclass
+class Loop:
+    """The numbers of the steps that are to be done; takes note of each one that was.
+
+        with loop:
+            for number in loop:
+                fed = loop.take(feed)
+                state, measured = step(state, fed.batch, loop.rate(number))
+                loop.took(number, state, measured, fed)
 
     The metrics of a step are read when the next one is on its way, so that the devices never wait for the host. The
-    guard in the step makes up for that: after a bad step the state stays what it was before it. With `at_once` they are
-    read before: the step waits for the devices by itself.
+    guard in the step makes up for that: after a bad step the state stays what it was before it.
 
-    Args:
+    Attributes:
       spec: the plan.
-      state: parameters, optimizer and guard.
-      step: (state, batch on the devices, learning rate) -> (state, metrics on the devices).
+      first: steps of the run that are done.
       numbers: metrics on the devices -> plain numbers, with `loss`, `gradient_norm`, `tokens`, `samples` and `halted`.
-      feed: batches, endless; where they stand is saved with the checkpoints.
       rate: the learning rate of step n (the first is 1).
-      first: where to begin.
       stop: says after which step to save and end before the last one.
       checkpoints: where they go.
       meta: what a checkpoint of step n says of itself.
@@ -96,73 +78,119 @@ def run_steps(
       saved: is called when a checkpoint is on its way.
       console: for the progress bar.
       title: beside the bar.
-      at_once: whether a step has ended when its call returns.
-
-    Raises:
-      TrainingStopped: the guard found a step bad; all before it is saved.
-      Preempted: the run was asked to end; the last step is saved.
     """
 
-    stored = first
+    spec: LoopSpec
+    first: int
+    numbers: Callable[[Any], dict[str, Any]]
+    rate: Callable[[int], float]
+    stop: Stop
+    checkpoints: Checkpoints
+    meta: Callable[[int], Meta]
+    tokenizer_files: dict[str, str]
+    metrics: MetricsWriter
+    meter: Meter
+    profiler: Profiler
+    describe: Callable[[int], dict[str, Any]]
+    explain: Callable[[Halt], TrainingStopped]
+    saved: Callable[[], None]
+    console: Console
+    title: str = "training"
+    _sent: _Sent | None = field(default=None, init=False)
 
-    def save(number: int, state: TrainState, stands: dict[str, Any]) -> None:
-        nonlocal stored
-        began, stored = time.perf_counter(), number
-        checkpoints.save(meta(number), tokenizer_files, state.params, (state.optimizer, state.guard), stands)
-        meter.aside(time.perf_counter() - began)
-        saved()
+    def __post_init__(self) -> None:
+        self._stored = self.first
+        self._progress = _progress(self.console)
 
-    def read(sent: _Sent, newest: TrainState) -> None:
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._bar = self._progress.add_task(self.title, total=self.spec.steps, completed=self.first, loss="-", rate="-")
+        self.meter.start()
+        self.profiler.turn(self.first)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first + 1, self.spec.steps + 1))
+
+    def take(self, feed: DeviceFeed | Lookahead) -> Fed:
+        """The next batch; the time in which the devices wait for it is no part of a step."""
+        fed = feed.take(self._sent.running) if self._sent else feed.take()
+        self.meter.waited(fed.waited)
+        self._began = time.perf_counter()
+        return fed
+
+    def took(self, number: int, state: TrainState, measured: Any, fed: Fed, *, at_once: bool = False) -> None:
+        """Takes note of a step that the devices were given, and saves where it is time.
+
+        Args:
+          number: of the step.
+          state: after it.
+          measured: its metrics on the devices.
+          fed: its batch.
+          at_once: whether the devices are done with it.
+
+        Raises:
+          TrainingStopped: the guard found a step bad; all before it is saved.
+          Preempted: the run was asked to end; the last step is saved.
+        """
+        if number == self.first + 1:  # the call of a compiled step returns at once
+            self.meter.aside(time.perf_counter() - self._began)
+        if self._sent:
+            self._read(self._sent, state)
+        self._sent = _Sent(number, measured, fed.before)
+        stopping = self.stop.after(number)
+        saving = number == self.spec.steps or stopping or number % self.spec.save_every == 0
+        if at_once or saving or self.profiler.edge(number):  # what is saved must be known to be good
+            self._read(self._sent, state)
+            self._sent = None
+        if saving:
+            self._save(number, state, fed.after)
+        self.profiler.turn(number)
+        if stopping:
+            raise Preempted(f"step {number}: asked to end, and saved; the same command goes on from here")
+
+    def save_before(self, number: int, state: TrainState, before: dict[str, Any]) -> None:
+        """Saves what there was before a step that is not taken, unless it is saved already.
+
+        Args:
+          number: of the step.
+          state: before it.
+          before: where the batches stood.
+        """
+        if number - 1 > self._stored:
+            self._save(number - 1, state, before)
+
+    def _save(self, number: int, state: TrainState, stands: dict[str, Any]) -> None:
+        began, self._stored = time.perf_counter(), number
+        optimizer = (state.optimizer, state.guard)
+        self.checkpoints.save(self.meta(number), self.tokenizer_files, state.params, optimizer, stands)
+        self.meter.aside(time.perf_counter() - began)
+        self.saved()
+
+    def _read(self, sent: _Sent, newest: TrainState) -> None:
         """Waits for a step and takes note of it."""
-        values = numbers(sent.measured)
+        values = self.numbers(sent.measured)
         if values.pop("halted"):
-            halt(sent, newest, values)
-        meter.took(values.pop("tokens"), values.pop("samples"))
-        number = sent.number
-        if number in (first + 1, spec.steps) or number % spec.log_every == 0:
-            rates = meter.read()
-            metrics.write({"step": number, "learning_rate": rate(number), **describe(number), **values, **rates})
+            mean = float(jax.device_get(newest.guard.mean))
+            self.save_before(sent.number, newest.released(), sent.before)
+            raise self.explain(Halt(sent.number, values["loss"], mean, values["gradient_norm"]))
+        self.meter.took(values.pop("tokens"), values.pop("samples"), values.pop("flops", None))
+        number, steps = sent.number, self.spec.steps
+        if number in (self.first + 1, steps) or number % self.spec.log_every == 0:
+            rates = self.meter.read()
+            self.metrics.write(
+                {"step": number, "learning_rate": self.rate(number), **self.describe(number), **values, **rates}
+            )
             shown = {"loss": f"{values['loss']:.4f}", "rate": f"{rates['tokens_per_second']:,.0f}"}
-            progress.update(bar, **shown)
-            if not console.is_terminal:
-                console.print(f"step {number}/{spec.steps}  loss {shown['loss']}  {shown['rate']} tokens/s")
-        progress.update(bar, completed=number)
-
-    def halt(sent: _Sent, newest: TrainState, values: dict[str, Any]) -> None:
-        """Saves what there was before the bad step, and raises."""
-        done = sent.number - 1
-        mean = float(jax.device_get(newest.guard.mean))
-        if done > stored:
-            save(done, newest.released(), sent.before)
-        raise explain(Halt(sent.number, values["loss"], mean, values["gradient_norm"]))
-
-    with _progress(console) as progress:
-        bar = progress.add_task(title, total=spec.steps, completed=first, loss="-", rate="-")
-        meter.start()
-        profiler.turn(first)
-        sent: _Sent | None = None
-        for number in range(first + 1, spec.steps + 1):
-            fed = feed.take(sent.running) if sent else feed.take()
-            meter.waited(fed.waited)
-            began = time.perf_counter()
-            state, measured = step(state, fed.batch, rate(number))
-            if number == first + 1:  # the call of a compiled step returns at once
-                meter.aside(time.perf_counter() - began)
-            if sent:
-                read(sent, state)
-            sent = _Sent(number, measured, fed.before)
-            last = number == spec.steps
-            stopping = stop.after(number)
-            saving = last or stopping or number % spec.save_every == 0
-            if at_once or saving or profiler.edge(number):  # what is saved must be known to be good
-                read(sent, state)
-                sent = None
-            if saving:
-                save(number, state, fed.after)
-            profiler.turn(number)
-            if stopping:
-                raise Preempted(f"step {number}: asked to end, and saved; the same command goes on from here")
-    return state
+            self._progress.update(self._bar, **shown)
+            if not self.console.is_terminal:
+                self.console.print(f"step {number}/{steps}  loss {shown['loss']}  {shown['rate']} tokens/s")
+        self._progress.update(self._bar, completed=number)
 
 
 def _progress(console: Console) -> Progress:

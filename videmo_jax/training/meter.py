@@ -13,11 +13,12 @@ class Work:
     """What a step asks of the chips.
 
     Attributes:
-      flops: of the model, forward and backward, of the global batch; not those that are computed again.
+      flops: of the model in a step, of the global batch; not those that are computed again. None: steps differ, and
+        each says its own.
       peak: FLOP/s that all chips of the mesh can do; None where that is not known, as of CPUs.
     """
 
-    flops: float
+    flops: float | None
     peak: float | None
 
 
@@ -33,6 +34,7 @@ class Meter:
         """Forgets what happened since the last reading; what is done now is no part of a step."""
         self._since = time.perf_counter()
         self._tokens = self._samples = self._steps = 0
+        self._flops = 0.0
         self._waited = self._aside = 0.0
 
     def waited(self, seconds: float) -> None:
@@ -43,9 +45,13 @@ class Meter:
         """The devices were idle for something else: compiling, saving."""
         self._aside += seconds
 
-    def took(self, tokens: int, samples: int) -> None:
-        """A step was done, of so many tokens (text and vision, without padding) and samples over all hosts."""
+    def took(self, tokens: int, samples: int, flops: float | None = None) -> None:
+        """A step was done, of so many tokens (text and vision, without padding) and samples over all hosts.
+
+        `flops` are those of the model in it, where `Work` does not say.
+        """
         self._tokens, self._samples, self._steps = self._tokens + tokens, self._samples + samples, self._steps + 1
+        self._flops += flops or 0.0
 
     def read(self) -> dict[str, float]:
         """Rates since the last reading, for metrics.jsonl; raises ZeroDivisionError where no step was done.
@@ -71,7 +77,8 @@ class Meter:
             "goodput": self._in_steps / (now - self._began),
         }
         if self._work is not None and self._work.peak:
-            rates["mfu"] = self._work.flops * self._steps / in_steps / self._work.peak
+            flops = self._flops if self._work.flops is None else self._work.flops * self._steps
+            rates["mfu"] = flops / in_steps / self._work.peak
         self.start()
         return rates | _memory()
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from videmo_jax.endpoints.cache import CacheError, Reply, ReplyCache
-from videmo_jax.endpoints.client import Endpoint, EndpointError, Failure, Outcome, ask
+from videmo_jax.endpoints.client import Endpoint, EndpointDown, EndpointError, Failure, Outcome, ask
 from videmo_jax.evaluation.judges.judging import Question
 from videmo_jax.evaluation.judges.openai import judge_request
 from videmo_jax.evaluation.judges.prompts import embedded_prompts
@@ -42,6 +42,7 @@ class EndpointScorer:
             raise RewardError(f"rewards.endpoint: {error}") from None
         self._prompts = embedded_prompts()
         self._in_bucket = is_remote(spec.replies)
+        self._down = False
 
     def score(self, groups: Sequence[Group]) -> list[Scored]:
         """The scores; a group with an answer that got no readable reply has failed."""
@@ -56,11 +57,16 @@ class EndpointScorer:
         outcomes: list[Outcome | None] = [None] * len(requests)
         stopped = "not asked"
         try:
+            if self._down and (first := next((r for r in requests if self._cache.get(r.key) is None), None)):
+                # It was given up before: one request, sent once, tells whether it is back.
+                for outcome in ask(replace(self._endpoint, attempts=1, max_failures_in_a_row=1), [first], self._cache):
+                    outcomes[places[id(first)]] = outcome
             with closing(ask(self._endpoint, requests, self._cache)) as arriving:
                 for outcome in arriving:
                     outcomes[places[id(outcome.request)]] = outcome
+            self._down = False
         except (EndpointError, CacheError) as error:
-            stopped = f"not asked: {error}"
+            self._down, stopped = isinstance(error, EndpointDown), f"not asked: {error}"
         if self._in_bucket:
             self._cache.close()  # it collects lines there; the next ones go into another file
         found: list[Reply | Failed] = []

@@ -15,7 +15,7 @@ from videmo_jax.data.sample import VIDEO_TAG, Message, Sample
 from videmo_jax.evaluation.answers.batches import row_shape
 from videmo_jax.evaluation.judges.judging import Question
 from videmo_jax.model.videmo import abstract_model
-from videmo_jax.rl.iteration import Programs
+from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.rewards.judge import check_text
 from videmo_jax.sampling.policy import Policy, banned_ids, stop_ids
 from videmo_jax.sharding.rules import whole_mesh

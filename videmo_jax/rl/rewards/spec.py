@@ -92,6 +92,7 @@ class RewardEndpoint:
     timeout: float = 60.0
     attempts: int = 3
     longest_wait: float = 10.0
+    longest_asked_wait: float = 60.0
     max_failures_in_a_row: int = 20
 
 
@@ -117,6 +118,9 @@ class RewardSpec:
       length_slack: a caption may have so many times the words of its truth; of one that has more, the reward is
         multiplied by (allowed words / words) ** length_power. None: no such penalty. Rule rewards have none.
       length_power: see there.
+      timeout: seconds that a step waits for its rewards; what has not come by then has failed.
+      own_timeout: seconds that one's own function may take for a group.
+      max_failed_share: of a branch's groups over the last steps; where more of them fail the run ends.
       own: rewards of one's own, as (pattern of file stems, `package.module:function`); the first that fits replaces the
         branch. The function takes a `Query` and its answers and gives as many numbers in [0, 1].
     """
@@ -130,11 +134,16 @@ class RewardSpec:
     node_credit: bool = False
     length_slack: float | None = None
     length_power: float = 1.0
+    timeout: float = 600.0
+    own_timeout: float = 60.0
+    max_failed_share: float = 0.5
     own: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
         _check_number("decay", self.decay, above=0)
-        _check_number("length_power", self.length_power, above=0)
+        for name in ("length_power", "timeout", "own_timeout"):
+            _check_number(name, getattr(self, name), above=0)
+        _check_number("max_failed_share", self.max_failed_share, least=0)
         if self.length_slack is not None:
             _check_number("length_slack", self.length_slack, least=1)
         _check_choice("normalise", self.normalise, get_args(Normalise))

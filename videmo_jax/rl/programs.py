@@ -1,0 +1,151 @@
+"""What a step of RL runs on the devices, and the rollout that it begins with (PAPER.md section 3)."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from videmo_jax.data.pipeline import from_devices, to_devices
+from videmo_jax.rl.advantages import Advantages
+from videmo_jax.rl.answered import Answered
+from videmo_jax.rl.plan import RlSettings
+from videmo_jax.rl.prompts import PromptBatch
+from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
+from videmo_jax.rl.rows import GroupBatch, with_answers
+from videmo_jax.rl.step import make_log_prob_step, make_policy_step, numbers
+from videmo_jax.sampling.decode import Answers, Decoding
+from videmo_jax.sampling.policy import banned_ids, stop_ids
+from videmo_jax.sharding.rules import batch_part
+from videmo_jax.training.state import TrainState
+from videmo_jax.training.step import StepMetrics
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Answers that the devices may still be at.
+
+    Attributes:
+      batch: the prompts.
+      answers: on the devices.
+      began: when they were asked for, by `time.perf_counter`.
+    """
+
+    batch: PromptBatch
+    answers: Answers
+    began: float
+
+    def seconds(self) -> float:
+        """Since they were asked for."""
+        return time.perf_counter() - self.began
+
+
+class Programs:
+    """What runs on the devices, compiled when it is first called."""
+
+    def __init__(self, settings: RlSettings, mesh: Mesh, optimizer: optax.GradientTransformation) -> None:
+        shared = settings.shared
+        self.mesh, self.settings = mesh, settings
+        self.gather = make_gather(shared.model, mesh, shared.compute.dtype)
+        self.sample = self.sampler(settings.decoding)
+        # The reference's forward pass is the policy's: frozen, and stored in the dtype of the computation.
+        self.log_probs = make_log_prob_step(shared.model, mesh, shared.compute, settings.grpo.temperature)
+        self.update = make_policy_step(
+            shared.model, optimizer, mesh, shared.compute, shared.guard, settings.grpo, shared.trained
+        )
+        self.join = jax.jit(with_answers)
+        self.credit = jax.jit(GroupBatch.credited)
+        self._everywhere = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def placed(self, batch: PromptBatch) -> PromptBatch:
+        """The batch with its rows on the devices."""
+        return PromptBatch(to_devices(batch.rows, self.mesh), batch.prompts)
+
+    def sampler(self, decoding: Decoding) -> Callable[..., Answers]:
+        """The program that draws answers."""
+        shared = self.settings.shared
+        stops, banned = stop_ids(shared.tokenizer), banned_ids(shared.tokenizer, shared.model)
+        return make_sampler(shared.model, self.mesh, shared.compute.dtype, decoding, stops, banned)
+
+    def draw(
+        self,
+        batch: PromptBatch,
+        weights: nnx.State,
+        seed: int,
+        step: int,
+        sample: Callable[..., Answers] | None = None,
+    ) -> Drawn:
+        """Answers to the prompts of a step; returns at once.
+
+        Args:
+          batch: the prompts, on the devices.
+          weights: of `gather`.
+          seed, step: of the random numbers.
+          sample: of `sampler`; None: that of the rollout.
+        """
+        began = time.perf_counter()
+        host, hosts = batch_part(self.mesh)
+        share = len(batch.prompts)
+        seeds = prompt_seeds(seed, step, share * hosts)[host * share : (host + 1) * share]
+        answers = (sample or self.sample)(weights, batch.rows, to_devices(seeds, self.mesh))
+        return Drawn(batch, answers, began)
+
+    def answered(self, drawn: Drawn) -> Answered:
+        """This host's answers; waits for them."""
+        tokens, lengths = from_devices(drawn.answers.tokens), from_devices(drawn.answers.lengths)
+        tokenizer = self.settings.shared.tokenizer
+        return Answered(drawn.batch.prompts, tokens, lengths, tokenizer, stop_ids(tokenizer))
+
+    def rows(self, drawn: Drawn, reference: nnx.State | None) -> GroupBatch:
+        """The rows of the update, with the reference's log-probabilities; returns at once."""
+        answers = drawn.answers
+        with jax.set_mesh(self.mesh):
+            batch = self.join(drawn.batch.rows, answers.tokens, answers.lengths, answers.log_probs)
+        if reference is None:
+            return batch
+        return dataclasses.replace(batch, reference=self.log_probs(reference, batch))
+
+    def updated(
+        self, state: TrainState, batch: GroupBatch, by_token: np.ndarray, advantages: Advantages, rate: float
+    ) -> tuple[TrainState, "Updates"]:
+        """The state after all updates from a rollout, or as it was where the guard found one of them bad."""
+        with jax.set_mesh(self.mesh):
+            batch = self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh))
+        count, taken = self.settings.updates, []
+        before = jax.tree.map(jax.numpy.copy, (state.params, state.optimizer)) if count > 1 else None
+        for _ in range(count):
+            state, metrics = self.update(state, batch, rate)
+            taken.append(metrics)
+        # Each update gives its state back where it is bad; those before it were taken.
+        if before and bool(taken[-1].halted):
+            state = dataclasses.replace(state, params=before[0], optimizer=before[1])
+        return state, Updates(taken[0], taken[-1])
+
+    def on_every_host(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays with this host's rows in front, as those of all hosts."""
+        if jax.process_count() == 1:
+            return rows
+        return jax.tree.map(np.asarray, self._everywhere(to_devices(rows, self.mesh)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Updates:
+    """What was measured at the first and at the last update from a rollout, on the devices."""
+
+    first: StepMetrics
+    last: StepMetrics
+
+    def numbers(self) -> dict[str, Any]:
+        """Plain numbers for metrics.jsonl; waits for the devices.
+
+        The gap between sampler and trainer is that of the first update, before which the policy was the sampler's; all
+        else of the loss is of the last one.
+        """
+        return numbers(self.last) | {"log_prob_gap": numbers(self.first)["log_prob_gap"]}
