@@ -20,6 +20,8 @@ if COMPILED not in os.environ:
     os.environ[COMPILED] = tempfile.mkdtemp(prefix="videmo-compiled-")
     atexit.register(shutil.rmtree, os.environ[COMPILED], ignore_errors=True)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# And fast rather than well: they are small, and most run once or twice. It halves the time of many tests.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax  # noqa: E402
 

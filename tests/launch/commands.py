@@ -20,9 +20,6 @@ SMALL_MODEL = (
     "--config.model.vision.full_attention=(1,)",
 )
 
-# Programs of commands are compiled fast rather than well: they are small, and most run for seconds.
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
-
 
 def train_arguments(workdir, data, *more, config="configs/quickstart.py"):
     return [
@@ -42,7 +39,7 @@ def start(arguments, output=subprocess.PIPE, **environment):
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | QUICK | environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
