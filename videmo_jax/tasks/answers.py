@@ -30,6 +30,16 @@ __all__ = [
 _OPTION = re.compile(r"\(([A-Z])\)[ \t]*([^\n]*?)[ \t]*(?=\([A-Z]\)|\n|$)")
 _PLAIN_OPTION = re.compile(r"^[ \t]*([A-Z])[.):][ \t]+(\S[^\n]*?)[ \t]*$", re.MULTILINE)
 
+# Chinese, Japanese and Korean have no spaces around a letter: «答案是B».
+_BESIDE_LATIN = re.compile(r"(?<=[\u2e80-\u9fff\uac00-\ud7af])(?=[A-Za-z])|(?<=[A-Za-z])(?=[\u2e80-\u9fff\uac00-\ud7af])")
+# What a model says of itself: «I'd be happy to take another look».
+_COURTESY = re.compile(
+    r"\b(?:i|im|id|ill|i (?:am|would|will)|we|were|wed|we (?:are|would))(?: be)?(?: more than)?"
+    r" (?:happy|glad|pleased|sorry|sad|afraid) (?:to|but|that|i|we|for)\b",
+    re.IGNORECASE,
+)
+# «A: (C) Lovers» answers a «Q:».
+_ANSWER_OF_Q = re.compile(r"^A: ?(?=(?:option )?\(?[A-Z][).:](?:\s|$))", re.MULTILINE)
 _BULLET = re.compile(r"^(?:(?:[-\u2013\u2022>+]+|\d{1,2}[.)]) )+", re.MULTILINE)
 # A line that begins with an option («(B) Sad», «Option B: Sad»), and an option with no more than its text behind it.
 _MARKED = re.compile(r"(?:option )?(?:[(\[]([A-Z])[)\]]|([A-Z])(?:[.:)](?=\s|$)| [-\u2013\u2014] ))", re.IGNORECASE)
@@ -174,7 +184,9 @@ def read_letters(response: str, options: Sequence[Option]) -> tuple[str, ...]:
 
 def _lines(response: str) -> str:
     """The short answer in one form of its characters, without bullets, runs of spaces and blank lines."""
-    text = re.sub(r"[^\S\n]+", " ", folded(short_answer(response)))
+    text = _BESIDE_LATIN.sub(" ", folded(short_answer(response)))
+    text = re.sub(r"[^\S\n]+", " ", _COURTESY.sub(" ", text))
+    text = _ANSWER_OF_Q.sub("Answer: ", text)
     return _BULLET.sub("", re.sub(r" ?\n[ \n]*", "\n", text).strip()).strip()
 
 

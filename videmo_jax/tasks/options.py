@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from videmo_jax.tasks.words import Word, mentions, stems, words
+from videmo_jax.tasks.words import DEGREES, FILLERS, Word, mentions, stems, words
 
 # «(B)» names an option everywhere, but for the plural of «emotion(s)». A bare capital does where it cannot be a word: A
 # and I are, unless something stands before or behind them that never stands beside an article or a pronoun.
@@ -17,7 +17,7 @@ _BARE = re.compile(
     | \b(?i:option|choice|letter)(?:[ ]is)?[ :=]{1,3}([A-Z])(?!\w)          # «option A»
     | \b(?i:answer|option|choice)(?:[ ]is)?(?:[ ]option)?[ :=]{1,3}([a-z])(?=[.,;)]?(?:\n|$))  # «the answer is b»
     | \b(?i:answer)(?:[ ]is)?[ :=]{1,3}([A-Z])(?!\w|[ ]\w)                  # «the answer is A.»
-    | (?<![\w.(-])(A)(?![\w-]|[ ](?!(?:is|because|since|or|and|as|vs)\b)\w)  # «it is A.», «A is right»
+    | (?<![\w.(-])(A)(?![\w-]|[ ](?!(?:is|because|since|or|and|as|vs)\b)[0-9A-Za-z])  # «it is A.», «A is right»
     | (?<![\w.(-])([B-HJ-Z])(?![\w-])                                      # «it is B»
     """,
     re.VERBOSE,
@@ -28,7 +28,7 @@ _DETERMINER = re.compile(r" (?!(?:and|or|but|is|because|since|as)\b)\w", re.IGNO
 # What denies the options behind it, what denies those before it, and what joins options to one group.
 _DENIED = re.compile(
     r"\b(?:not|nor|neither|never|isnt|arent|wasnt|rul(?:e[sd]?|ing) out|exclud(?:e[sd]?|ing)|eliminat(?:e[sd]?|ing)"
-    r"|reject(?:s|ed)?|discard(?:s|ed)?|dismiss(?:es|ed)?|unlike|as opposed to|over|less|than(?: to)?)(?: the)?"
+    r"|reject(?:s|ed)?|discard(?:s|ed)?|dismiss(?:es|ed)?|unlike|as opposed to|over|less|than(?: to)?)(?: (?:the|an?))?"
     r"(?: options?| answers?)? ?[(\[]?$",
     re.IGNORECASE,
 )
@@ -88,11 +88,13 @@ class Mention:
 
 def find_options(text: str, options: Sequence[Option]) -> list[Mention]:
     """Every mention of an option in a folded text without runs of spaces, by place; denied ones among them."""
-    names = names_of(options)
-    spoken = words(text, {word for name in names.values() for word in name if len(name) == 1})
+    plain = {stems(option.text) for option in options}
+    fillers = FILLERS if len(plain) == len(options) else FILLERS - DEGREES
+    names = names_of(options, fillers)
+    spoken = words(text, {word for name in names.values() for word in name if len(name) == 1}, fillers)
     spoken = with_nouns(spoken, list(names.values()))  # «weak or strong anger» names two
     said = [replace(word, negated=False) if word.negated else word for word in spoken]
-    places = longest({letter: mentions(said, name) for letter, name in names.items()})
+    places = longest({letter: _places(said, name) for letter, name in names.items()})
     found = [
         Mention(
             letter,
@@ -110,9 +112,15 @@ def find_options(text: str, options: Sequence[Option]) -> list[Mention]:
     return _marked(text, sorted(found, key=lambda mention: (mention.start, mention.end)), not words_of_ticks)
 
 
-def names_of(options: Sequence[Option]) -> dict[str, tuple[str, ...]]:
+def _places(said: Sequence[Word], name: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Where a name stands; «doctor and patient» stands in «a doctor-patient relationship», too."""
+    pair = tuple(word for word in name if word != "and")
+    return [*mentions(said, name), *(mentions(said, pair) if 1 < len(pair) < len(name) else ())]
+
+
+def names_of(options: Sequence[Option], fillers: frozenset[str] = FILLERS) -> dict[str, tuple[str, ...]]:
     """The stems of each option's text; options of the same stems («cry», «cries») have no name but their letter."""
-    names = {option.letter: stems(option.text) for option in options}
+    names = {option.letter: stems(option.text, fillers) for option in options}
     counts = Counter(tuple(sorted(name)) for name in names.values())
     return {letter: name for letter, name in names.items() if name and counts[tuple(sorted(name))] == 1}
 

@@ -14,6 +14,7 @@ FILLERS = frozenset(
         "about", "approximately", "roughly",
     )
 )  # fmt: skip
+DEGREES = frozenset(("very",))  # a filler, unless it tells names apart («positive», «very positive»)
 NEGATIONS = frozenset(
     (
         "no", "not", "never", "neither", "nor", "none", "without", "lack", "lacks", "lacking",
@@ -101,12 +102,13 @@ def _without_ending(word: str) -> str:
     return word
 
 
-def words(text: str, names: Collection[str] = ()) -> list[Word]:
+def words(text: str, names: Collection[str] = (), fillers: Collection[str] = FILLERS) -> list[Word]:
     """The words of a folded text, without fillers; punctuation ends the reach of a negation and is left out.
 
     Args:
       text: as `folded` gives it.
       names: stems of names that are a negation themselves, such as the option «No»: they negate nothing.
+      fillers: what is left out.
     """
     found: list[Word] = []
     reach = clause = 0
@@ -117,7 +119,7 @@ def words(text: str, names: Collection[str] = ()) -> list[Word]:
         if not (token[0].isalnum() or token == "°"):
             clause += 1
             continue
-        if token in FILLERS:
+        if token in fillers:
             continue
         negation = token in NEGATIONS and token not in names
         if token == "or" and reach:
@@ -128,10 +130,10 @@ def words(text: str, names: Collection[str] = ()) -> list[Word]:
 
 
 @lru_cache(maxsize=2**12)
-def stems(name: str) -> tuple[str, ...]:
+def stems(name: str, fillers: frozenset[str] = FILLERS) -> tuple[str, ...]:
     """The stems of a name; of a name that has only fillers, its words as they are."""
     text = folded(name)
-    return tuple(word.stem for word in words(text)) or tuple(text.lower().split())
+    return tuple(word.stem for word in words(text, fillers=fillers)) or tuple(text.lower().split())
 
 
 def mentions(text: Sequence[Word], name: Sequence[str]) -> list[tuple[int, int]]:
