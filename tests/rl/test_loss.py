@@ -29,8 +29,11 @@ def model():
     return graph, jax.tree.map(lambda p: p * (4 if p.ndim > 2 else 1), params)
 
 
-def by_tokens(batch, log_probs, spec):
-    """The loss of a batch from log-probabilities, an answer at a time; xp is NumPy or JAX."""
+def by_tokens(batch, log_probs, spec, entropy=None, fixed=None):
+    """The loss of a batch from log-probabilities, an answer at a time; xp is NumPy or JAX.
+
+    `fixed` are the log-probabilities by which CISPO weighs tokens: no gradient flows through those.
+    """
     xp = jnp if isinstance(log_probs, jax.Array) else np
     total, count = 0.0, 0
     for b, g in np.ndindex(batch.weights.shape[:2]):
@@ -39,11 +42,20 @@ def by_tokens(batch, log_probs, spec):
             continue
         lp = log_probs[b, g, :length]
         old, ref, a = (x[b, g, :length] for x in (batch.sampled, batch.reference, batch.advantages))
-        r = xp.exp(lp - old)
-        term = xp.minimum(r * a, xp.clip(r, 1 - spec.clip_low, 1 + spec.clip_high) * a)
+        low, high = 1 - spec.clip_low, 1 + spec.clip_high
+        now = lp if spec.objective == "clip" else fixed[b, g, :length]
+        r = xp.exp((now - old).mean() + 0 * now) if spec.ratio == "sequence" else xp.exp(now - old)
+        term = xp.minimum(r * a, xp.clip(r, low, high) * a)
+        if spec.objective == "cispo":
+            term = xp.clip(r, low, high) * a * lp
+        if spec.dual_clip:
+            term = xp.where(a < 0, xp.maximum(term, spec.dual_clip * a), term)
         term = term - spec.beta * (xp.exp(ref - lp) - (ref - lp) - 1)
-        total = total - (term.mean() if spec.reduction == "sequence" else term.sum())
-        count += 1 if spec.reduction == "sequence" else length
+        if spec.entropy:
+            term = term + spec.entropy * entropy[b, g, :length]
+        parts = {"sequence": (length, 1), "token": (1, length), "constant": (batch.weights.shape[-1], 1)}
+        divided, counted = parts[spec.reduction]
+        total, count = total - term.sum() / divided, count + counted
     return total, count
 
 
@@ -95,6 +107,15 @@ def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows
     np.testing.assert_allclose(sums.gap, gap, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["GSPO", "Dr. GRPO", "dual clip"])
+def test_options_on_shared_rows_are_those_of_rows_of_their_own(model, rows_of_their_own, name):
+    (_, (_, log_probs)), _ = rows_of_their_own
+    batch, spec = group_batch(0), dataclasses.replace(SPEC, **OBJECTIVES[name])
+    sums = grpo_sums(nnx.merge(*model), batch, chunk=8, spec=spec)
+    total, count = by_tokens(batch, np.asarray(log_probs, np.float64), spec)
+    np.testing.assert_allclose(sums.loss / sums.count, total / count, rtol=0, atol=1e-5)
+
+
 def test_log_probabilities_do_not_depend_on_what_else_is_in_the_row(model, rows_of_their_own):
     (_, (_, expected)), _ = rows_of_their_own
     batch = group_batch(0)
@@ -111,10 +132,25 @@ def test_log_probabilities_do_not_depend_on_what_else_is_in_the_row(model, rows_
     assert (np.abs(after[:, 0] - found[:, 0]).max(axis=-1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("reduction", ["sequence", "token"])
-@pytest.mark.parametrize("beta", [0.0, 0.04])
-def test_the_objective_equals_numpy_in_float64(reduction, beta):
-    spec = dataclasses.replace(SPEC, reduction=reduction, beta=beta)
+OBJECTIVES = {
+    "no KL": {"beta": 0.0},
+    "paper": {},
+    "tokens, no KL": {"reduction": "token", "beta": 0.0},
+    "tokens": {"reduction": "token"},
+    "Dr. GRPO": {"reduction": "constant"},
+    "GSPO": {"ratio": "sequence"},
+    "CISPO": {"objective": "cispo", "reduction": "token"},
+    "CISPO of sequences": {"objective": "cispo", "ratio": "sequence"},
+    "dual clip": {"dual_clip": 1.4},
+    "entropy": {"entropy": 0.3},
+    "all": {"ratio": "sequence", "dual_clip": 1.4, "entropy": 0.3, "reduction": "constant"},
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_objective_equals_numpy_in_float64(name):
+    spec = dataclasses.replace(SPEC, **OBJECTIVES[name])
+    reduction, beta = spec.reduction, spec.beta
     rng = np.random.default_rng(7)
     shape, width, vocab = (3, 4, 6), 8, 32
     hidden, table = rng.normal(size=(3, 24, width)), rng.normal(size=(vocab, width))
@@ -122,6 +158,8 @@ def test_the_objective_equals_numpy_in_float64(reduction, beta):
     weights = (np.arange(6) < rng.integers(0, 7, (3, 4))[..., None]).astype(np.float64)
     weights[0, 0] = 1
     advantages = rng.normal(size=shape)  # of tokens: those of answers are a special case
+    if spec.ratio == "sequence":  # all tokens of an answer have its own, as the whole answer is weighed
+        advantages = np.repeat(advantages[..., :1], shape[-1], axis=-1)
     advantages[1] = 0.0  # a group without spread
 
     def logs(hidden, table):
@@ -142,20 +180,26 @@ def test_the_objective_equals_numpy_in_float64(reduction, beta):
     known = Known(weights, sampled, reference, advantages)
 
     def loss(hidden, table):
-        chosen = np.take_along_axis(logs(hidden, table), targets[..., None], axis=-1).reshape(shape)
-        return by_tokens(known, chosen, spec)[0]
+        found = logs(hidden, table)
+        entropy = -(np.exp(found) * found).sum(-1).reshape(shape)
+        now = np.take_along_axis(found, targets[..., None], axis=-1).reshape(shape)
+        return by_tokens(known, now, spec, entropy, chosen)[0]
 
     lengths = weights.sum(-1, keepdims=True)
-    share = weights / np.maximum(lengths, 1) if reduction == "sequence" else weights
+    share = weights / {"sequence": np.maximum(lengths, 1), "token": 1, "constant": shape[-1]}[reduction]
+    moved = np.where(weights > 0, chosen - sampled, 0).sum(-1, keepdims=True) / np.maximum(lengths, 1)
+    moved = np.broadcast_to(moved if spec.ratio == "sequence" else 0.0, shape)
     starts = np.zeros(shape)
     starts[..., 0] = lengths[..., 0] > 0
-    facts = _Facts(weights, share, starts, sampled, reference, advantages)
+    facts = _Facts(weights, share, starts, sampled, reference, advantages, moved)
     facts = jax.tree.map(lambda x: jnp.asarray(x.reshape(3, 24), jnp.float32), facts)
 
     def ours(hidden, rows):
         held = dataclasses.replace(gather(parameter, jnp.float32), rows=rows)
         objective = partial(token_terms, spec=spec)
-        sums = summed(objective, held, hidden, targets, facts, 7, temperature=spec.temperature)
+        sums = summed(
+            objective, held, hidden, targets, facts, 7, temperature=spec.temperature, by_entropy=spec.entropy > 0
+        )
         return sums.loss, sums
 
     axes = {"out_sharding": ("vocab", None), "eager_sharding": False}
@@ -163,11 +207,11 @@ def test_the_objective_equals_numpy_in_float64(reduction, beta):
     (_, sums), slopes = jax.value_and_grad(ours, argnums=(0, 1), has_aux=True)(
         jnp.asarray(hidden, jnp.float32), jnp.asarray(table, jnp.float32)
     )
-    counts, ratio = weights > 0, np.exp(chosen - sampled)
+    counts, ratio = weights > 0, np.exp(moved if spec.ratio == "sequence" else chosen - sampled)
     away = reference - chosen
     expected = {
         "loss": loss(hidden, table),
-        "count": (lengths > 0).sum() if reduction == "sequence" else weights.sum(),
+        "count": weights.sum() if reduction == "token" else (lengths > 0).sum(),
         "answers": (lengths > 0).sum(),
         "tokens": weights.sum(),
         "kl": (np.exp(away) - away - 1)[counts].sum() if beta else 0.0,
@@ -177,7 +221,7 @@ def test_the_objective_equals_numpy_in_float64(reduction, beta):
         "clipped_high": (counts & (ratio > 1.3) & (advantages > 0)).sum(),
         "gap": np.abs(chosen - sampled)[counts].sum(),
     }
-    assert expected["clipped_low"] > 1 and expected["clipped_high"] > 1
+    assert spec.ratio == "sequence" or (expected["clipped_low"] > 1 and expected["clipped_high"] > 1)
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(sums, name), value, rtol=2e-5, err_msg=name)
     # The gradient by central differences in float64.

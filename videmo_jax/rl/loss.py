@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from videmo_jax.files.errors import UserError
@@ -16,7 +17,9 @@ from videmo_jax.model.videmo import VidEmo
 from videmo_jax.rl.rows import GroupBatch
 from videmo_jax.training.token_losses import TokenScores, summed, token_scores
 
-REDUCTIONS = ("sequence", "token")
+REDUCTIONS = ("sequence", "token", "constant")
+RATIOS = ("token", "sequence")
+OBJECTIVES = ("clip", "cispo")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,13 @@ class GrpoSpec:
     clip_high: float = 0.2  # eps above 1: what better ones gain at most
     beta: float = 0.04  # of the KL term; 0: there is none, and no reference is read
     temperature: float = 0.9  # of the sampler, by which logits are divided
-    reduction: str = "sequence"  # mean over answers of the mean over their tokens (given); or token: over all tokens
+    # Mean over answers of the mean over their tokens (given); token: over all tokens; constant: mean over answers of
+    # the sum over their tokens, by the tokens that one may have (Dr. GRPO, arXiv 2503.20783, with grpo.scale off).
+    reduction: str = "sequence"
+    ratio: str = "token"  # or sequence: the answer's geometric mean, for all its tokens (GSPO, arXiv 2507.18071)
+    objective: str = "clip"  # or cispo: clipped ratios are weights, no token loses its gradient (arXiv 2506.13585)
+    dual_clip: float = 0.0  # of worse answers the ratio counts up to this, such as 3 (arXiv 1912.09729); 0: all of it
+    entropy: float = 0.0  # weight of the next token's entropy, which is raised
 
     def __post_init__(self) -> None:
         if not (0 <= self.clip_low < 1 and 0 <= self.clip_high < math.inf and 0 <= self.beta < math.inf):
@@ -37,8 +46,13 @@ class GrpoSpec:
             )
         if not 0 < self.temperature < math.inf:
             raise UserError(f"grpo.temperature is {self.temperature}; it must be above 0: that of the sampler")
-        if self.reduction not in REDUCTIONS:
-            raise UserError(f"grpo.reduction is {self.reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
+        for name, choices in (("reduction", REDUCTIONS), ("ratio", RATIOS), ("objective", OBJECTIVES)):
+            if getattr(self, name) not in choices:
+                raise UserError(f"grpo.{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+        if not (self.dual_clip == 0 or 1 + self.clip_high < self.dual_clip < math.inf):
+            raise UserError(f"grpo.dual_clip is {self.dual_clip}; it must be 0, or above 1 + clip_high")
+        if not 0 <= self.entropy < math.inf:
+            raise UserError(f"grpo.entropy is {self.entropy}; it must be 0 or above")
 
 
 @jax.tree_util.register_dataclass
@@ -73,7 +87,10 @@ class GrpoSums:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Facts:
-    """What stands at a token: as in `GroupBatch`; its share of the loss; 1 at the first of an answer that counts."""
+    """What stands at a token: as in `GroupBatch`; its share of the loss; 1 at the first of an answer that counts.
+
+    `moved`: with a ratio of sequences its answer's mean difference of log-probabilities, now and when drawn; else 0.
+    """
 
     weights: Float[Array, "B T"]
     share: Float[Array, "B T"]
@@ -81,6 +98,7 @@ class _Facts:
     sampled: Float[Array, "B T"]
     reference: Float[Array, "B T"]
     advantages: Float[Array, "B T"]
+    moved: Float[Array, "B T"]
 
 
 def grpo_sums(
@@ -102,22 +120,44 @@ def grpo_sums(
     """
     output, hidden, targets = _predictions(model, batch, compute)
     lengths = jnp.sum(batch.weights, axis=-1, keepdims=True)
-    share = batch.weights / jnp.maximum(lengths, 1) if spec.reduction == "sequence" else batch.weights
+    share = batch.weights
+    if spec.reduction != "token":
+        share /= jnp.maximum(lengths, 1) if spec.reduction == "sequence" else batch.weights.shape[-1]
+    moved = jnp.zeros_like(batch.weights)
+    if spec.ratio == "sequence":  # all of an answer's tokens before any of them: the output layer is read twice
+        scores = token_scores(output, lax.stop_gradient(hidden), targets, chunk, temperature=spec.temperature)
+        apart = jnp.where(batch.weights > 0, scores.log_probs.reshape(moved.shape) - batch.sampled, 0.0)
+        moved += jnp.sum(apart, axis=-1, keepdims=True) / jnp.maximum(lengths, 1)
+        moved = lax.stop_gradient(moved)
     starts = jnp.zeros_like(batch.weights).at[..., 0].set(lengths[..., 0] > 0)
-    facts = _Facts(batch.weights, share, starts, batch.sampled, batch.reference, batch.advantages)
+    facts = _Facts(batch.weights, share, starts, batch.sampled, batch.reference, batch.advantages, moved)
     facts = jax.tree.map(lambda x: x.reshape(targets.shape), facts)
     objective = partial(token_terms, spec=spec)
-    return summed(objective, output, hidden, targets, facts, chunk, temperature=spec.temperature)
+    by_entropy = spec.entropy > 0
+    return summed(objective, output, hidden, targets, facts, chunk, temperature=spec.temperature, by_entropy=by_entropy)
 
 
 def token_terms(scores: TokenScores, facts: _Facts, spec: GrpoSpec) -> GrpoSums:
-    """What each token adds: min(r A, clip(r) A) - beta KL, with KL = exp(ref - lp) - (ref - lp) - 1."""
+    """What each token adds: min(r A, clip(r) A) - beta KL, with KL = exp(ref - lp) - (ref - lp) - 1.
+
+    With a ratio of sequences r is the answer's, and its gradient at a token that of the token's log-probability.
+    """
     counts, advantages = facts.weights > 0, facts.advantages
     # Where nothing counts, neither infinities nor their gradients may arise.
     moved = jnp.where(counts, scores.log_probs - facts.sampled, 0.0)
     ratio = jnp.exp(moved)
+    if spec.ratio == "sequence":
+        own = jnp.where(counts, scores.log_probs, 0.0)
+        ratio = jnp.exp(facts.moved + own - lax.stop_gradient(own))
     low, high = 1 - spec.clip_low, 1 + spec.clip_high
-    gained = jnp.minimum(ratio * advantages, jnp.clip(ratio, low, high) * advantages)
+    clipped = jnp.clip(ratio, low, high)
+    if spec.objective == "cispo":
+        gained = lax.stop_gradient(clipped) * advantages * jnp.where(counts, scores.log_probs, 0.0)
+    else:
+        gained = jnp.minimum(ratio * advantages, clipped * advantages)
+    if spec.dual_clip:
+        gained = jnp.where(advantages < 0, jnp.maximum(gained, spec.dual_clip * advantages), gained)
+    gained += spec.entropy * scores.entropy
     kl = jnp.zeros_like(ratio)
     if spec.beta:
         away = jnp.where(counts, facts.reference - scores.log_probs, 0.0)
@@ -133,7 +173,7 @@ def token_terms(scores: TokenScores, facts: _Facts, spec: GrpoSpec) -> GrpoSums:
     }
     return GrpoSums(
         loss=jnp.where(counts, spec.beta * kl - gained, 0.0) * facts.share,
-        count=facts.starts if spec.reduction == "sequence" else facts.weights,
+        count=facts.weights if spec.reduction == "token" else facts.starts,
         answers=facts.starts,
         **{name: value * facts.weights for name, value in measured.items()},
     )

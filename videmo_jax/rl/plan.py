@@ -132,7 +132,17 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
             f"data.row.tokens + rollout.max_new_tokens is {longest}, and the model has "
             f"{shared.model.text.max_positions} positions; lower one of them"
         )
-    spec = GrpoSpec(grpo.clip_low, grpo.clip_high, grpo.beta, decoding.temperature, grpo.reduction)
+    spec = GrpoSpec(
+        grpo.clip_low,
+        grpo.clip_high,
+        grpo.beta,
+        decoding.temperature,
+        grpo.reduction,
+        grpo.ratio,
+        grpo.objective,
+        grpo.dual_clip,
+        grpo.entropy,
+    )
     if grpo.node_credit < 0:
         raise ConfigError(f"grpo.node_credit is {grpo.node_credit}; it must be 0 or above")
     return RlSettings(

@@ -49,7 +49,11 @@ def rl_recipe(model: str) -> ConfigDict:
                 "clip_low": grpo.clip_low,
                 "clip_high": grpo.clip_high,
                 "beta": grpo.beta,  # of the KL term; 0: no reference is loaded
-                "reduction": grpo.reduction,  # sequence (the paper's): mean of answers' means; or token
+                "reduction": grpo.reduction,  # sequence (the paper's: a mean of means), token, constant (Dr. GRPO)
+                "ratio": grpo.ratio,  # token (the paper's); sequence (GSPO)
+                "objective": grpo.objective,  # clip (the paper's); cispo
+                "dual_clip": grpo.dual_clip,  # such as 3: bound of the ratio where an answer is worse; 0: none
+                "entropy": grpo.entropy,  # weight of the entropy bonus
                 "scale": advantages.scale,  # whether advantages are divided by the group's standard deviation
                 "epsilon": advantages.epsilon,  # added to it
                 "node_credit": 0.0,  # weight of what the tokens of each node cost or save; 0: only whole answers count

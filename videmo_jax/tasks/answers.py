@@ -31,7 +31,9 @@ _OPTION = re.compile(r"\(([A-Z])\)[ \t]*([^\n]*?)[ \t]*(?=\([A-Z]\)|\n|$)")
 _PLAIN_OPTION = re.compile(r"^[ \t]*([A-Z])[.):][ \t]+(\S[^\n]*?)[ \t]*$", re.MULTILINE)
 
 # Chinese, Japanese and Korean have no spaces around a letter: «答案是B».
-_BESIDE_LATIN = re.compile(r"(?<=[\u2e80-\u9fff\uac00-\ud7af])(?=[A-Za-z])|(?<=[A-Za-z])(?=[\u2e80-\u9fff\uac00-\ud7af])")
+_BESIDE_LATIN = re.compile(
+    r"(?<=[\u2e80-\u9fff\uac00-\ud7af])(?=[A-Za-z])|(?<=[A-Za-z])(?=[\u2e80-\u9fff\uac00-\ud7af])"
+)
 # What a model says of itself: «I'd be happy to take another look».
 _COURTESY = re.compile(
     r"\b(?:i|im|id|ill|i (?:am|would|will)|we|were|wed|we (?:are|would))(?: be)?(?: more than)?"

@@ -68,10 +68,11 @@ def summed(
     chunk: int,
     *,
     temperature: float = 1.0,
+    by_entropy: bool = False,
 ) -> Any:
     """The arrays of an objective, each summed over all tokens.
 
-    Only `loss` has a gradient, by `hidden` and the table: through the log-probabilities, not the other scores.
+    Only `loss` has a gradient, by `hidden` and the table: through the log-probabilities, and the entropy where asked.
 
     Args:
       objective: takes the scores of tokens and the facts that stand at them.
@@ -81,11 +82,12 @@ def summed(
       facts: a tree of arrays [B, T].
       chunk: tokens of a row whose logits exist at once.
       temperature: by which logits are divided.
+      by_entropy: whether the entropy has a gradient, too.
     """
-    return _summed(hidden, table.rows, targets, facts, chunk, table.share, objective, temperature)
+    return _summed(hidden, table.rows, targets, facts, chunk, table.share, objective, temperature, by_entropy)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
 def _summed(
     hidden: Array,
     table: Array,
@@ -95,8 +97,9 @@ def _summed(
     share: TableShare,
     objective: Objective,
     temperature: float,
+    by_entropy: bool,
 ) -> Any:
-    return _pass(hidden, table, targets, facts, chunk, share, objective, temperature, gradients=False)[0]
+    return _pass(hidden, table, targets, facts, chunk, share, objective, temperature, by_entropy, gradients=False)[0]
 
 
 def _forward(*given: Any) -> Any:
@@ -108,6 +111,7 @@ def _backward(
     share: TableShare,
     objective: Objective,
     temperature: float,
+    by_entropy: bool,
     gradients: tuple[Array, Array],
     wanted: HasLoss,
 ) -> tuple[Array, Array, None, None]:
@@ -127,24 +131,30 @@ def _pass(
     share: TableShare,
     objective: Objective,
     temperature: float,
+    by_entropy: bool,
     *,
     gradients: bool,
 ) -> tuple[Any, tuple[Array, Array] | None]:
     """The sums and, where wanted, the loss's gradient by hidden states and by the table."""
 
-    def terms(log_probs: Array, scores: TokenScores, facts: Any) -> tuple[Array, Any]:
-        found = objective(dataclasses.replace(scores, log_probs=log_probs), facts)
+    def terms(log_probs: Array, entropy: Array, scores: TokenScores, facts: Any) -> tuple[Array, Any]:
+        found = objective(dataclasses.replace(scores, log_probs=log_probs, entropy=entropy), facts)
         found = jax.tree.map(lambda x: jnp.sum(x, dtype=jnp.float32), found)
         return found.loss, found
 
     def step(carry: tuple[Any, Array | None], part: tuple[Array, Array, Any]) -> Any:
         (sums, by_table), (hidden, targets, facts) = carry, part
         scores, probs, wanted = _scores(hidden, targets, table, share, temperature)
-        by_log_prob, found = jax.grad(terms, has_aux=True)(scores.log_probs, scores, facts)
+        (slope_of_log_prob, slope_of_entropy), found = jax.grad(terms, (0, 1), has_aux=True)(
+            scores.log_probs, scores.entropy, scores, facts
+        )
         sums = jax.tree.map(jnp.add, sums, found)
         if not gradients:
             return (sums, None), None
-        slope = (wanted - probs) * by_log_prob[..., None]
+        slope = (wanted - probs) * slope_of_log_prob[..., None]
+        if by_entropy:  # dH / dlogits = -p (log p + H)
+            information = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)) + scores.entropy[..., None]
+            slope -= probs * information * slope_of_entropy[..., None]
         slope = (slope if temperature == 1 else slope / temperature).astype(table.dtype)
         by_hidden = share.sum(jnp.einsum("btv,vd->btd", slope, table))
         by_table += jnp.einsum("btv,btd->vd", slope, hidden, preferred_element_type=jnp.float32)
