@@ -22,10 +22,10 @@ LAYOUTS = {"one": ("fsdp=1",), "eight": ("fsdp=4", "tensor=2"), "pair": ("replic
 
 @pytest.fixture(scope="module")
 def arguments(synthetic):
-    """Makes the arguments of a run, every step of which is saved and logged."""
+    """Makes the arguments of a run, every step of which is logged, and saved unless it is said how many are not."""
 
-    def make(workdir, layout="pair"):
-        plan = (f"--config.steps={STEPS}", "--config.checkpoint.every=1", "--config.log.every=1")
+    def make(workdir, layout="pair", every=1):
+        plan = (f"--config.steps={STEPS}", f"--config.checkpoint.every={every}", "--config.log.every=1")
         mesh = (f"--config.mesh.{axis}" for axis in LAYOUTS[layout])
         return train_arguments(workdir, synthetic, *plan, *mesh, "--config.held_out.samples=0")
 
@@ -36,7 +36,7 @@ def arguments(synthetic):
 def whole(tmp_path_factory, arguments):
     """The workdir of two processes that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole")
-    first, second = run_pair(arguments(folder / "run"), folder)
+    first, second = run_pair(arguments(folder / "run", every=STEPS), folder)
     assert f"step {STEPS}/{STEPS}" in first and f"/{STEPS}  loss" not in second
     return folder / "run"
 
@@ -46,7 +46,7 @@ def alone(tmp_path_factory, arguments):
     """Workdirs of runs of one process: with one device, and with eight."""
     folder = tmp_path_factory.mktemp("alone")
     for name, devices in (("one", "1"), ("eight", "8")):
-        code, output = run(arguments(folder / name, name), JAX_NUM_CPU_DEVICES=devices)
+        code, output = run(arguments(folder / name, name, every=STEPS), JAX_NUM_CPU_DEVICES=devices)
         assert code == 0, output
     return folder
 

@@ -24,6 +24,7 @@ def arguments(synthetic, after_sft):
             "--config.batch=8",
             f"--config.steps={UPDATES}",
             f"--config.held_out.every={UPDATES}",
+            f"--config.checkpoint.every={UPDATES}",
             # Adam makes a step of the learning rate of any gradient, also of one that is 0 but for rounding (biases of
             # keys), unless epsilon is far above rounding.
             "--config.optimizer.learning_rate=1e-3",
