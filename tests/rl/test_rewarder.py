@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.evaluation.chat_server import ChatServer, Do
 from tests.launch.commands import ROOT
 from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, own, same
 from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reward import Rewards
 from videmo_jax.rl.rewards.rewarder import Interrupted, Rewarder
-from videmo_jax.rl.rewards.spec import RewardError, RewardSpec
+from videmo_jax.rl.rewards.spec import RewardEndpoint, RewardError, RewardSpec
 
 
 def test_workers_give_what_this_process_gives():
@@ -184,6 +185,39 @@ def test_who_waits_hears_that_the_run_is_to_end(processes):
         with pytest.raises(Interrupted):
             pending.result(lambda: time.monotonic() > began + 0.3)
         rewarder._own.replace()  # as at the end of a process, which waits for no worker
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_an_endpoint_is_asked_for_a_whole_batch_at_once(processes, tmp_path):
+    prompts = [asked(SHORT, f"truth {number}") for number in range(6)] + [asked(FINE, CAPTIONS[0])]
+    answers = [[f"{number} a", f"{number} b"] for number in range(6)] + [[CAPTIONS[0], ""]]
+    with ChatServer(lambda seen: Do("100"), together=12) as server:  # nothing is answered before all wait
+        endpoint = RewardEndpoint(server.url, "judge", str(tmp_path))
+        with Rewarder(RewardSpec(caption="openai", endpoint=endpoint), processes=processes) as rewarder:
+            result = rewarder(prompts, answers)
+    assert result.valid.all() and server.most_at_once == 12
+
+
+def test_an_endpoint_that_was_given_up_is_asked_once_and_taken_back(tmp_path):
+    well = [False]
+
+    def plan(seen):
+        return Do("100") if well[0] else Do(status=500)
+
+    with ChatServer(plan) as server:
+        endpoint = RewardEndpoint(
+            server.url, "judge", str(tmp_path), attempts=2, longest_wait=0.01, max_failures_in_a_row=3
+        )
+        with Rewarder(RewardSpec(caption="openai", endpoint=endpoint)) as rewarder:
+            counts = []
+            for step in range(4):
+                well[0] = step > 2
+                prompts = [asked(SHORT, f"truth {number} {step}") for number in range(8)]
+                found = rewarder(prompts, [["a", "b"]] * 8)
+                counts.append((len(server.seen), int(found.valid.sum())))
+    asked_for = np.diff([0, *(count for count, _ in counts)]).tolist()
+    assert asked_for[0] > 6 and asked_for[1:] == [1, 1, 16], counts
+    assert [valid for _, valid in counts] == [0, 0, 0, 8]
 
 
 @pytest.mark.filterwarnings("ignore:coroutine")
