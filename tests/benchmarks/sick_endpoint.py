@@ -15,13 +15,10 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.evaluation.chat_server import ChatServer, Do
-from tests.rl.test_rewards import CAPTIONS
+from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked
 from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.rewarder import Rewarder
-from videmo_jax.rl.rewards.spec import Query, RewardEndpoint, RewardSpec
-from videmo_jax.tasks.taxonomy import task_of
-
-SHORT, FINE = "CelebV-Text_Emotion-Description", "caption_CelebV-Text"
+from videmo_jax.rl.rewards.spec import RewardEndpoint, RewardSpec
 
 
 def plans(timeout: float) -> dict[str, Callable[[int], Do]]:
@@ -41,7 +38,6 @@ def plans(timeout: float) -> dict[str, Callable[[int], Do]]:
 
 def measured(plan, steps: int, prompts: int, workers: int, timeout: float) -> dict:
     """Seconds of each step, groups without a reward, and the step after which the run ended."""
-    task, fine = task_of(f"{SHORT}.json"), task_of(f"{FINE}.json")
     seconds, numbers, failed, ended = [], itertools.count(), Counter(), None
     with ChatServer(lambda seen: plan(next(numbers))) as server, tempfile.TemporaryDirectory() as folder:
         endpoint = RewardEndpoint(
@@ -53,8 +49,7 @@ def measured(plan, steps: int, prompts: int, workers: int, timeout: float) -> di
                 queries, answers = [], []
                 for number in range(prompts):
                     truth = CAPTIONS[(step + number) % len(CAPTIONS)]
-                    kind, file = (task, SHORT) if number % 2 else (fine, FINE)
-                    queries.append(Query(f"{file}#{step}-{number}", f"{file}.json", kind, "<video>Describe it.", truth))
+                    queries.append(asked(SHORT if number % 2 else FINE, truth, id=f"{step}-{number}"))
                     answers.append([f"{CAPTIONS[(number + k) % len(CAPTIONS)]} {step}" for k in range(4)])
                 began = time.perf_counter()
                 found = rewarder(queries, answers)
@@ -66,8 +61,8 @@ def measured(plan, steps: int, prompts: int, workers: int, timeout: float) -> di
                 except RewardsFail as error:
                     ended = str(error)
                     break
-        asked = len(server.seen)
-    return {"seconds": seconds, "requests": asked, "failed_groups": dict(failed), "ended": ended}
+        requests = len(server.seen)
+    return {"seconds": seconds, "requests": requests, "failed_groups": dict(failed), "ended": ended}
 
 
 def main() -> None:

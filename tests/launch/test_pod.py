@@ -45,8 +45,8 @@ def whole(tmp_path_factory, arguments):
 def alone(tmp_path_factory, arguments):
     """Workdirs of runs of one process: with one device, and with eight."""
     folder = tmp_path_factory.mktemp("alone")
-    for name, devices in (("one", "1"), ("eight", "8")):
-        code, output = run(arguments(folder / name, name, every=STEPS), JAX_NUM_CPU_DEVICES=devices)
+    for name, devices, more in (("one", "1", ("--config.checkpoint.minutes=1e-9",)), ("eight", "8", ())):
+        code, output = run([*arguments(folder / name, name, every=STEPS), *more], JAX_NUM_CPU_DEVICES=devices)
         assert code == 0, output
     return folder
 
@@ -70,6 +70,10 @@ def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
+
+
+def test_what_is_logged_is_saved_where_so_many_minutes_went_by(alone):
+    assert steps(alone / "one") == [STEPS - 2, STEPS - 1, STEPS] and steps(alone / "eight") == [STEPS]
 
 
 def test_losses_do_not_depend_on_the_layout(whole, alone):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data.added_tokens import REASONING, extended
 from videmo_jax.data.tokenizer import Tokenizer
-from videmo_jax.rl.advantages import Advantages
+from videmo_jax.rl.advantages import Advantages, AdvantageSpec
 from videmo_jax.rl.answered import Answered
 from videmo_jax.rl.rewards.reward import GroupRewards
 
@@ -18,6 +18,15 @@ def answers(*texts):
     slots = max(map(len, ids))
     tokens = np.array([each + [TOKENIZER.im_end] * (slots - len(each)) for each in ids])
     return Answered((object(),), tokens[None], np.array([[len(each) for each in ids]]), TOKENIZER, (TOKENIZER.im_end,))
+
+
+def test_an_answer_that_was_cut_counts_for_the_others_and_teaches_nothing():
+    rollout = answers("sad", "happy", "a long answer without an end")
+    rollout.lengths[0, 2] -= 1
+    found = GroupRewards(np.array([[0.0, 1.0, 0.5]]), np.ones(1, bool), ("rule",))
+    plain, masked = (rollout.advantages(found, AdvantageSpec(), mask_cut=mask) for mask in (False, True))
+    np.testing.assert_array_equal(plain.values, masked.values)
+    assert plain.valid.tolist() == [[True] * 3] and masked.valid.tolist() == [[True, True, False]]
 
 
 def test_texts_keep_added_tokens():

@@ -1,7 +1,7 @@
 """What the host makes of a rollout: texts, their rewards, and the advantage of every token."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,9 +80,13 @@ class Answered:
             rewards[self.filled] = found.rewards
         return rewards
 
-    def advantages(self, found: GroupRewards, spec: AdvantageSpec) -> Advantages:
-        """How much better each answer is than the others of its group."""
-        return group_advantages(self.all_rewards(found), self.present, spec)
+    def advantages(self, found: GroupRewards, spec: AdvantageSpec, *, mask_cut: bool = False) -> Advantages:
+        """How much better each answer is than the others of its group.
+
+        With `mask_cut` an answer that the limit cut is one of those others, and is not trained on.
+        """
+        advantages = group_advantages(self.all_rewards(found), self.present, spec)
+        return replace(advantages, valid=advantages.valid & ~self.cut) if mask_cut else advantages
 
     def by_token(self, advantages: Advantages, found: GroupRewards, weight: float) -> Float32[np.ndarray, "B G C"]:
         """The advantage of every token.

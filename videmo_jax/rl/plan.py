@@ -41,6 +41,7 @@ class RlSettings:
       staleness: updates that a policy is behind when it answers, 0 or 1.
       updates: steps of the optimizer on each rollout.
       grpo, advantages: the objective.
+      mask_cut: whether answers that the limit cut teach nothing.
       node_credit: weight of the costs that single tokens bear; 0: none.
       rewards: of the answers.
       reward_workers: processes that compute them; 0: the trainer's own.
@@ -53,6 +54,7 @@ class RlSettings:
     updates: int
     grpo: GrpoSpec
     advantages: AdvantageSpec
+    mask_cut: bool
     node_credit: float
     rewards: RewardSpec
     reward_workers: int
@@ -153,6 +155,7 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         grpo.updates,
         spec,
         AdvantageSpec(grpo.scale, grpo.epsilon),
+        grpo.mask_cut,
         grpo.node_credit,
         reward_spec(config.to_dict(), workdir),
         config.rewards.workers,

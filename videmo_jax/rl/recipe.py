@@ -56,6 +56,7 @@ def rl_recipe(model: str) -> ConfigDict:
                 "entropy": grpo.entropy,  # weight of the entropy bonus
                 "scale": advantages.scale,  # whether advantages are divided by the group's standard deviation
                 "epsilon": advantages.epsilon,  # added to it
+                "mask_cut": False,  # answers that the limit cut teach nothing, but count for the others' advantages
                 "node_credit": 0.0,  # weight of what the tokens of each node cost or save; 0: only whole answers count
             },
             "rewards": {

@@ -206,7 +206,7 @@ class _Trainer:
                     loop.save_before(step, state, fed.before)
                     raise _ended(step, error) from None
                 waited, began = time.perf_counter() - began, time.perf_counter()
-                advantages = rollout.answered.advantages(rewards, settings.advantages)
+                advantages = rollout.answered.advantages(rewards, settings.advantages, mask_cut=settings.mask_cut)
                 by_token = rollout.answered.by_token(advantages, rewards, settings.node_credit)
                 state, updates = programs.updated(state, rows, by_token, advantages, loop.rate(step))
                 ahead = self.collected(coming) if coming else None
@@ -307,8 +307,9 @@ class _Trainer:
         """What stands around the steps."""
         config, plan, session, shared = self.config, self.plan, self.session, self.plan.settings.shared
         rate = learning_rate(plan.settings.stage.optimizer, plan.steps)
+        checkpoint = config.checkpoint.every, config.checkpoint.minutes, config.checkpoint.keep
         return Loop(
-            LoopSpec(plan.steps, config.log.every, config.checkpoint.every, config.checkpoint.keep),
+            LoopSpec(plan.steps, config.log.every, *checkpoint),
             session.first,
             dict,
             rate=lambda step: rate(step - 1),

@@ -132,6 +132,7 @@ def sft_recipe(model: str) -> ConfigDict:
             "log": {"every": 10},  # steps
             "checkpoint": {
                 "every": 500,  # steps
+                "minutes": 10.0,  # since the last one, after which a logged step is saved, too; 0: steps alone count
                 "keep": 3,  # newest that stay
                 "keep_every": 0,  # steps at whose multiples they stay for good, a multiple of `every`; 0: none
             },

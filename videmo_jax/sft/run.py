@@ -136,8 +136,9 @@ class _Trainer:
             batches.restore(data)
         rate = learning_rate(plan.stage.optimizer, plan.end - plan.begin)
         origin = {"init": str(config.init)} if config.init else {}
+        checkpoint = config.checkpoint.every, config.checkpoint.minutes, config.checkpoint.keep
         loop = Loop(
-            LoopSpec(plan.end, config.log.every, config.checkpoint.every, config.checkpoint.keep),
+            LoopSpec(plan.end, config.log.every, *checkpoint),
             first,
             numbers,
             rate=lambda step: rate(step - plan.begin - 1),

@@ -14,6 +14,7 @@ from videmo_jax.files.errors import UserError
 from videmo_jax.training.checkpoint import Checkpoints, Meta
 from videmo_jax.training.cluster import Preempted, Stop
 from videmo_jax.training.feed import DeviceFeed, Fed, Lookahead
+from videmo_jax.training.hosts import first_host_says
 from videmo_jax.training.meter import Meter
 from videmo_jax.training.metrics import MetricsWriter
 from videmo_jax.training.profile import Profiler
@@ -28,11 +29,14 @@ class LoopSpec:
     steps: int  # the one to stop after
     log_every: int = 10
     save_every: int = 500
+    save_minutes: float = 10.0  # since the last one, looked at where steps are logged; 0: steps alone count
     keep: int = 3  # checkpoints that stay on disk
 
     def __post_init__(self) -> None:
         if min(self.steps, self.log_every, self.save_every, self.keep) < 1:
             raise UserError("steps, log.every, checkpoint.every and checkpoint.keep must be at least 1")
+        if not self.save_minutes >= 0:
+            raise UserError(f"checkpoint.minutes is {self.save_minutes}; it must be 0 or above")
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Loop:
     _sent: _Sent | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._stored = self.first
+        self._stored, self._saved_at = self.first, time.monotonic()
         self._progress = _progress(self.console)
 
     def __enter__(self) -> Self:
@@ -144,7 +148,7 @@ class Loop:
             self._read(self._sent, state)
         self._sent = _Sent(number, measured, fed.before)
         stopping = self.stop.after(number)
-        saving = number == self.spec.steps or stopping or number % self.spec.save_every == 0
+        saving = number == self.spec.steps or stopping or number % self.spec.save_every == 0 or self._is_time(number)
         if at_once or saving or self.profiler.edge(number):  # what is saved must be known to be good
             self._read(self._sent, state)
             self._sent = None
@@ -165,8 +169,15 @@ class Loop:
         if number - 1 > self._stored:
             self._save(number - 1, state, before)
 
+    def _is_time(self, number: int) -> bool:
+        """Whether so long nothing was saved that the first host finds it time; all hosts hear the same."""
+        spec = self.spec
+        if not spec.save_minutes or number % spec.log_every:
+            return False
+        return first_host_says(time.monotonic() - self._saved_at >= 60 * spec.save_minutes)
+
     def _save(self, number: int, state: TrainState, stands: dict[str, Any]) -> None:
-        began, self._stored = time.perf_counter(), number
+        began, self._stored, self._saved_at = time.perf_counter(), number, time.monotonic()
         optimizer = (state.optimizer, state.guard)
         self.checkpoints.save(self.meta(number), self.tokenizer_files, state.params, optimizer, stands)
         self.meter.aside(time.perf_counter() - began)
