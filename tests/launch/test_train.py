@@ -192,6 +192,22 @@ def test_a_finished_run_started_again_changes_nothing(finished, arguments):
 
 
 @pytest.mark.slow
+def test_compiled_programs_are_kept_where_the_run_says(finished, arguments, tmp_path):
+    folder, workdir = tmp_path / "programs", tmp_path / "run"
+    for more in (("--config.compiled=off",), (f"--config.compiled={folder}",)):
+        code, output = run(arguments(workdir, *more, "--config.steps=2"), JAX_COMPILATION_CACHE_DIR="")
+        assert code == 0, output
+        assert not (workdir / "compiled").exists()  # not asked for on CPUs
+        shutil.rmtree(workdir)
+    kept = {path.name for path in folder.iterdir()}
+    assert any("step" in name for name in kept)
+    code, output = run(arguments(workdir, f"--config.compiled={folder}"), JAX_COMPILATION_CACHE_DIR="")
+    assert code == 0, output
+    assert {path.name for path in folder.iterdir() if path.name.endswith("-cache")} <= kept
+    assert digest(workdir) == digest(finished)
+
+
+@pytest.mark.slow
 def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(arguments, tmp_path):
     """A strict guard stops a run that learns too fast; without it the rest is that of a run that never stopped."""
     whole, workdir = tmp_path / "whole", tmp_path / "stopped"

@@ -123,6 +123,7 @@ def sft_recipe(model: str) -> ConfigDict:
                 "loss_chunk": 512,  # tokens of a row whose logits exist at once
                 "microbatches": 1,  # parts of a batch that a device computes one after the other
             },
+            "compiled": "auto",  # folder or bucket of programs; auto: WORKDIR/compiled, and none on CPUs; off: none
             "slice": "",  # of TPUs, for which the recipe is made; told, not enforced
             "mesh": {"replica": 1, "data": 1, "fsdp": -1, "tensor": 1},  # devices along each axis; -1: what is left
             "guard": {  # stops the run before a bad step: one without a finite loss and gradient, or whose loss leaps

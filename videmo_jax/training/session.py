@@ -41,6 +41,7 @@ FREE_FIELDS = (
     "compute.attention",
     "compute.loss_chunk",
     "compute.microbatches",
+    "compiled",
     "data.threads",
     "data.workers",
     "data.cache_mb",
@@ -50,6 +51,9 @@ FREE_FIELDS = (
     "init",
     "tokenizer",
 )
+
+
+COMPILED = "compiled"  # of a work directory: what jax compiled
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def open_workdir(
     as_json = json.loads(config.to_json_best_effort())
     started = bool(steps(workdir))
     on_first_host(lambda: workdirs.claim(workdir, as_json, free=(*FREE_FIELDS, *free), started=started))
+    _keep_programs(config, workdir)
     if not started:  # what an attempt with another config left out may be usable now
         (workdir / skipped).unlink(missing_ok=True)
     with Mirror(workdir, (*(grows if is_first() else ()), *own, skipped), console) as mirror:
@@ -110,6 +115,22 @@ def open_workdir(
                     report(mirror.local, workdir.name, as_json)
                 except Exception as error:  # neither the run's end nor its exit code depends on a page
                     console.print(f"the report cannot be written: {type(error).__name__}: {error}", markup=False)
+
+
+def _keep_programs(config: ConfigDict, workdir: epath.Path) -> None:
+    """Has jax keep what it compiles, so that a start of the same run need not do it again.
+
+    A folder of the user's (JAX_COMPILATION_CACHE_DIR) stays the one. On CPUs programs suit one kind of processor, and a
+    work directory may go elsewhere.
+    """
+    where = config.compiled
+    if where == "off" or jax.config.jax_compilation_cache_dir:
+        return
+    if where == "auto":
+        if jax.default_backend() == "cpu":
+            return
+        where = workdir / COMPILED
+    jax.config.update("jax_compilation_cache_dir", str(where))
 
 
 def require_same_data(config: ConfigDict, workdir: epath.PathLike, plans: list[RowPlan]) -> None:
