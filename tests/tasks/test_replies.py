@@ -1,13 +1,16 @@
 """Replies of real forms, by value: what is read behind thoughts, tokens, fences, fields, boxes and marks."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import TESTS
 from tests.tasks.real_replies import ANSWERS, JUDGED, OPTIONS
 from videmo_jax.evaluation.judges.judging import SIX, Question
 from videmo_jax.evaluation.judges.rules import NO_REPLY, read_reply
-from videmo_jax.tasks.answers import read_choice, read_letters, read_tags, read_units
+from videmo_jax.tasks.answers import Option, read_choice, read_letters, read_tags, read_units
 from videmo_jax.tasks.replies import MAX_CHARACTERS, final_answer, short_answer
 from videmo_jax.tasks.taxonomy import ACTION_TAGS, ACTION_UNITS, APPEARANCE_TAGS, EMOTION_LETTERS
 
@@ -20,6 +23,27 @@ def test_answers_are_read_and_never_guessed(reply):
     reading = read_choice(reply.text, OPTIONS[reply.options])
     expected = None if reply.letter in ("?", "-") or reply.text in OPEN else reply.letter
     assert reading.letter == expected
+
+
+# Answers of the lots by other authors that are not read yet: shares, a check of every option, what needs the question.
+UNREAD = (
+    "I would rate the emotion as", "A. Disappointed", "The video shows a young man", "She's not wearing a hat",
+    "Let's look at the details", "\u274c A. Up", "My choice is C because B", "Between 6 and 8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("lot", ["sixth", "seventh"])
+def test_answers_of_other_authors_are_read_and_never_guessed(lot):
+    lines = (TESTS / "golden" / "replies" / f"{lot}.jsonl").read_text().splitlines()
+    wrong = 0
+    for record in map(json.loads, lines):
+        options = [Option(letter, text) for letter, text in record["options"].items()]
+        read = read_choice(record["text"], options).letter
+        if record["text"].startswith(UNREAD) and read is None:
+            wrong += 1
+        else:
+            assert read == (None if record["letter"] == "?" else record["letter"]), record["text"]
+    assert len(lines) == 160 and wrong / 160 < 0.04
 
 
 @pytest.mark.parametrize("reply", JUDGED, ids=lambda reply: f"{reply.kind}, {reply.form}: {reply.text[:30]!r}")

@@ -96,6 +96,11 @@ _REVISED = re.compile(
     r"|ultimately|overall|hence|looking again)\b",
     re.IGNORECASE,
 )
+# What takes the option right before it back, where another one follows: «A... wait, actually B».
+_TAKEN_BACK = re.compile(
+    r"[)\].,;:!? \u2013\u2014-]{0,6}(?:no,? )?(?:(?:wait|hmm+)[,. ]|scratch that|correction\b|let me (?:re|correct))",
+    re.IGNORECASE,
+)
 # What concludes, but says of nothing that it is the answer.
 _CONCLUDES = re.compile(
     r"\b(?:therefore|thus|hence|overall|in conclusion|in summary|to sum up|ultimately|consequently|probably"
@@ -252,7 +257,7 @@ class _Answer:
         # What is only asked («Is it A?») counts where nothing is said.
         said = [mention for mention in found if not text.startswith("?", self._stop(mention.end))]
         self._take(said or found)
-        passed_over = self._passed_over()
+        passed_over = self._passed_over() | self._taken_back()
         self._take([mention for mention in self.named if mention not in passed_over])
         self.unfinished = False
         self.events = sorted((*self._announcements(), *self._confirmations()), key=lambda event: event.start)
@@ -268,6 +273,10 @@ class _Answer:
             if cue["other"] and (cue["noun"] or cue["other"].lower() == "secondary")
         ]
         return {mention for cue in cues for mention in self._between(cue.end(), self._stop(cue.end()))}
+
+    def _taken_back(self) -> set[Mention]:
+        last = self.named[-1].start if self.named else 0
+        return {each for each in self.named if each.start < last and _TAKEN_BACK.match(self._text, each.end)}
 
     def _between(self, start: int, end: int) -> list[Mention]:
         return self.named[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
