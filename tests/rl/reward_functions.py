@@ -32,6 +32,10 @@ def fails_now_and_then(asked, answers):
     return share_of_a(asked, answers)
 
 
+def never(asked, answers):
+    raise RuntimeError("no such sensor")
+
+
 def not_a_number(asked, answers):
     return [float("nan") for _ in answers]
 
@@ -51,6 +55,20 @@ def hangs(asked, answers):
     while asked.question.startswith("hang"):
         time.sleep(0.05)
     return [0.5 for _ in answers]
+
+
+def hangs_for_a_while(asked, answers):
+    """As `share_of_a`; at the third call it says so in a file and waits until that is gone."""
+    path = Path(os.environ["VIDEMO_TEST_HANGS"])
+    calls.append(1)
+    if len(calls) == 3:
+        path.touch()
+    while path.exists():
+        time.sleep(0.05)
+    return share_of_a(asked, answers)
+
+
+calls = []
 
 
 async def a_coroutine(asked, answers):

@@ -1,8 +1,13 @@
 """Runs of RL in this process, each with another option: what it changes, and what nothing may change."""
 
+import dataclasses
 import importlib.util
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 
 import jax
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from tests.launch.commands import ROOT
+from tests.rl import reward_functions
 from videmo_jax.data.inputs import InputSpec
 from videmo_jax.data.records.prepare import prepare
 from videmo_jax.data.records.settings import Settings as RecordSettings
@@ -21,10 +27,12 @@ from videmo_jax.rl import answered, programs, run
 from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.checkpoint import Checkpoints, Meta, restore_params, steps
+from videmo_jax.training.cluster import Preempted
 from videmo_jax.training.metrics import read_metrics
 from videmo_jax.training.optimizer import OptimizerSpec, make_optimizer
 from videmo_jax.training.settings import ConfigError
 from videmo_jax.training.state import fresh_state, initial_params
+from videmo_jax.training.stopped import TrainingStopped
 
 pytestmark = pytest.mark.slow
 
@@ -173,6 +181,64 @@ def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain
     assert [timeless(line) for line in back[:2]] == [timeless(line) for line in stale[:2]]
     assert back[2]["log_prob_gap"] < 1e-4 < stale[2]["log_prob_gap"]  # its first batch has the newest policy
     assert back[2]["epoch"] == stale[2]["epoch"]
+
+
+def test_a_run_whose_rewards_keep_failing_saves_what_it_has_and_ends(trained, plain, tmp_path):
+    workdir = tmp_path / "failing"
+    with pytest.raises(TrainingStopped, match="step 3: .* of the branch 'own' had no reward .*no such sensor"):
+        trained(workdir, rewards__own=(("*", f"{OWN}:never"),), checkpoint__every=100)
+    assert steps(workdir) == [2]
+    assert [line["failed_groups"] for line in steps_of(workdir)] == [4, 4]
+    assert apart(workdir, plain) > 0  # groups without rewards move nothing
+
+
+def test_sigterm_is_heard_while_a_reward_hangs_and_the_run_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
+    mark = tmp_path / "hangs"
+    monkeypatch.setenv("VIDEMO_TEST_HANGS", str(mark))
+    own = {"rewards__own": (("[!c]*", f"{OWN}:hangs_for_a_while"),), "rewards__own_timeout": 600.0}
+    reward_functions.calls[:] = [1] * 9
+    trained(tmp_path / "whole", **own)
+    reward_functions.calls.clear()
+
+    def told():
+        while not mark.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=told)
+    thread.start()
+    with pytest.raises(Preempted, match="asked to end while its rewards were computed"):
+        trained(tmp_path / "told", checkpoint__every=100, **own)
+    thread.join()
+    mark.unlink()
+    trained(tmp_path / "told", checkpoint__every=100, **own)
+    whole, told = (steps_of(tmp_path / name) for name in ("whole", "told"))
+    assert [timeless(line) for line in told] == [timeless(line) for line in whole]
+    assert apart(tmp_path / "told", tmp_path / "whole") == 0
+
+
+def test_a_guard_that_stops_at_the_second_update_takes_the_first_back(trained, tmp_path, monkeypatch):
+    made, calls = programs.make_policy_step, []
+
+    def broken(*args):
+        update = made(*args)
+
+        def second_of_step_two_is_bad(state, batch, rate):
+            calls.append(1)
+            nan = np.float32("nan" if len(calls) == 4 else 1)
+            return update(state, dataclasses.replace(batch, advantages=batch.advantages * nan), rate)
+
+        return second_of_step_two_is_bad
+
+    trained(tmp_path / "plain", grpo__updates=2)
+    monkeypatch.setattr(programs, "make_policy_step", broken)
+    with pytest.raises(TrainingStopped, match="step 2: .*was not taken"):
+        trained(tmp_path / "run", grpo__updates=2, checkpoint__every=100)
+    assert len(calls) == 4 and steps(tmp_path / "run") == [1]
+    assert apart(tmp_path / "run", tmp_path / "plain/checkpoints/1") == 0
+    monkeypatch.undo()
+    trained(tmp_path / "run", grpo__updates=2, checkpoint__every=100)
+    assert apart(tmp_path / "run", tmp_path / "plain") == 0
 
 
 def test_two_updates_from_a_rollout_and_no_reference(trained, plain, policy, tmp_path, monkeypatch):

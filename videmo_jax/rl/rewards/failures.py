@@ -3,11 +3,13 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 
+from videmo_jax.training.stopped import TrainingStopped
+
 WINDOW = 10  # steps that are looked at
 LEAST = 3  # steps before anything is said
 
 
-class RewardsFail(RuntimeError):
+class RewardsFail(TrainingStopped):
     """The rewards of a branch fail too often; the message says which, how often, and what to do."""
 
 
