@@ -313,7 +313,13 @@ def test_groups_whose_reward_fails_are_left_out_counted_and_listed(trained, tmp_
 
 def test_where_all_rewards_fail_nothing_changes_and_the_run_goes_on(trained, policy, tmp_path):
     workdir = tmp_path / "all"
-    trained(workdir, rewards__own=(("*", f"{OWN}:not_a_number"),), optimizer__weight_decay=0.1, held_out__samples=2)
+    trained(
+        workdir,
+        rewards__own=(("*", f"{OWN}:not_a_number"),),
+        optimizer__weight_decay=0.1,
+        held_out__samples=2,
+        rewards__max_failed_share=1.0,
+    )
     lines = steps_of(workdir)
     assert [(line["step"], line["failed_groups"], line["answers"]) for line in lines] == [(n, 4, 0) for n in (1, 2, 3)]
     assert all("reward" not in line and line["length"] == 0 for line in lines)
