@@ -132,7 +132,7 @@ def digests(answers):
 
 
 def ours_candidates():
-    from videmo_jax.sampling.decode import Decoding
+    from videmo_jax.sampling.draw import Decoding
 
     once = ours(samples([30]), Decoding(NEW, answers=CANDIDATES, temperature=1.0), together=False)
     return timed(once, CANDIDATES * NEW)
@@ -152,7 +152,7 @@ def transformers_candidates():
 
 
 def ours_questions():
-    from videmo_jax.sampling.decode import Decoding
+    from videmo_jax.sampling.draw import Decoding
 
     once = ours(samples(QUESTIONS), Decoding(NEW_EACH), together=True)
     return timed(once, 1) | {"answers": digests(once())}

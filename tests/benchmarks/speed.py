@@ -94,7 +94,8 @@ def ours_generate():
     from flax import nnx
 
     from videmo_jax.model.videmo import VidEmo
-    from videmo_jax.sampling.decode import Decoding, generate
+    from videmo_jax.sampling.decode import generate
+    from videmo_jax.sampling.draw import Decoding
 
     graph, params = nnx.split(VidEmo(config(), nnx.Rngs(0)))
     rows = jax.tree.map(jnp.asarray, batch()[0].rows)

@@ -15,7 +15,7 @@ from videmo_jax.evaluation.answers.items import read_items
 from videmo_jax.evaluation.answers.journal import JournalError
 from videmo_jax.evaluation.answers.predictions import read_folder
 from videmo_jax.evaluation.answers.reasoned import item_seed, reasoned
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.reasoning import Prompts, Settings, Subject, reason
 
 SETTINGS = Settings(candidates=2, max_new_tokens=6, prompts=Prompts("Look.", "And shown?", "And felt?", "So?"))

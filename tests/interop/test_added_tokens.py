@@ -19,7 +19,7 @@ from videmo_jax.interop.export_hf import export_hf
 from videmo_jax.interop.hf_files import tokenizer_files
 from videmo_jax.interop.hf_readme import readme
 from videmo_jax.interop.import_hf import import_hf
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.policy import banned_ids, never_sampled, stop_ids
 from videmo_jax.tasks.answers import final_answer
 

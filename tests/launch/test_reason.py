@@ -15,7 +15,7 @@ from videmo_jax.affective.text import read_tree
 from videmo_jax.data.sample import Message
 from videmo_jax.data.video import read_clip
 from videmo_jax.evaluation.answers.answerer import Answerer
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.reasoning import Subject, reason
 
 

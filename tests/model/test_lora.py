@@ -19,7 +19,8 @@ from videmo_jax.interop.import_hf import import_hf
 from videmo_jax.model.config import LoraConfig, ModelConfig
 from videmo_jax.model.lora import merged
 from videmo_jax.model.videmo import Rows, abstract_model
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.checkpoint import Checkpoints, Meta, require_fit, restore_params, restore_plain
 from videmo_jax.training.state import initial_params

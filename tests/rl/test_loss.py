@@ -16,7 +16,8 @@ from videmo_jax.model.compute import Compute
 from videmo_jax.model.tables import gather
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.rl.loss import GrpoSpec, _Facts, answer_log_probs, grpo_sums, token_terms
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.training.token_losses import summed
 
 SPEC = GrpoSpec(clip_low=0.2, clip_high=0.3, beta=0.04, temperature=0.9)

@@ -16,7 +16,8 @@ from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
 from videmo_jax.rl.rows import with_answers
 from videmo_jax.rl.step import make_log_prob_step
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sharding.rules import make_mesh, shard_state
 from videmo_jax.training.step import ComputeSpec
 

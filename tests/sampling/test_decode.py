@@ -14,7 +14,8 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import Rows, VidEmo
-from videmo_jax.sampling.decode import Decoding, _by_weight, _draw, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding, _by_weight, draw_tokens
 
 CONFIG = ModelConfig(
     TextConfig(64, 3, 4, 2, 16, 96, 96, (2, 3, 3), tied=True),
@@ -220,7 +221,7 @@ def test_a_mask_bans_to_the_bit_what_writing_single_logits_does(decoding, banned
     written = scaled.at[..., np.array(banned, int)].set(-jnp.inf) * (decoding.temperature or 1)
 
     def draw(logits, banned):
-        step = jax.jit(partial(_draw, seeds=seeds(4), decoding=decoding, banned_ids=banned))
+        step = jax.jit(partial(draw_tokens, seeds=seeds(4), decoding=decoding, banned_ids=banned))
         assert "scatter" not in step.lower(logits, jnp.int32(3)).as_text()
         return tuple(map(np.asarray, step(logits, jnp.int32(3))))
 

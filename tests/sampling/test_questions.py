@@ -11,7 +11,9 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import VidEmo
-from videmo_jax.sampling.decode import Decoding, Questions, _at_random, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding, _at_random
+from videmo_jax.sampling.prefill import Questions
 from videmo_jax.sharding.rules import batch_sharding, make_mesh
 
 CONFIG = ModelConfig(

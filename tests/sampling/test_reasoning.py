@@ -19,7 +19,8 @@ from videmo_jax.data.rows import Budget, build_row, stack_rows
 from videmo_jax.data.sample import Message, Sample
 from videmo_jax.data.video import Clip
 from videmo_jax.evaluation.answers.answerer import Answerer
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.policy import Answer
 from videmo_jax.sampling.reasoning import Prompts, Settings, Subject, joined, level_seed, reason
 from videmo_jax.sampling.reasoning_scores import Contest, Scorer

@@ -17,7 +17,7 @@ from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.prompts import PromptBatch, chosen
 from videmo_jax.rl.rewards.reward import GroupRewards
 from videmo_jax.rl.rewards.spec import BRANCHES, Query
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sharding.rules import batch_part
 
 FOLDER = "held_out"

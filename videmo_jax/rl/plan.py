@@ -21,7 +21,7 @@ from videmo_jax.rl.advantages import AdvantageSpec
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.prompts import PromptMaker
 from videmo_jax.rl.rewards.spec import RewardSpec
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sft.curriculum import Levels, Stage, mixture, read_stages
 from videmo_jax.tasks.taxonomy import task_of
 from videmo_jax.training.samples import data_root, included, open_samples

@@ -20,7 +20,8 @@ from videmo_jax.rl.prompts import PromptBatch
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
 from videmo_jax.rl.rows import GroupBatch, with_answers
 from videmo_jax.rl.step import make_log_prob_step, make_policy_step, numbers
-from videmo_jax.sampling.decode import Answers, Decoding
+from videmo_jax.sampling.decode import Answers
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.policy import banned_ids, stop_ids
 from videmo_jax.sharding.rules import batch_part
 from videmo_jax.training.state import TrainState

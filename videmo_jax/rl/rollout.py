@@ -18,7 +18,8 @@ from jaxtyping import Array, UInt32
 from videmo_jax.data.mixture import generator
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import Rows, abstract_model
-from videmo_jax.sampling.decode import Answers, Decoding, draw_answers
+from videmo_jax.sampling.decode import Answers, draw_answers
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sharding.collectives import use_weight
 from videmo_jax.sharding.rules import batch_sharding, on_mesh, shard_state, whole_mesh
 from videmo_jax.training.step import BATCH_SPLIT

@@ -19,7 +19,9 @@ from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.files.errors import UserError
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import Rows, VidEmo
-from videmo_jax.sampling.decode import Decoding, Questions, generate, next_log_probs
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding
+from videmo_jax.sampling.prefill import Questions, next_log_probs
 from videmo_jax.sharding.rules import batch_sharding
 
 T = TypeVar("T")

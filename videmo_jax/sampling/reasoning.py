@@ -20,7 +20,7 @@ from videmo_jax.data.sample import VIDEO_TAG, Message, Sample
 from videmo_jax.data.video import Clip
 from videmo_jax.files.errors import UserError
 from videmo_jax.model.positions import VisionGrid
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.policy import Answer, Policy
 from videmo_jax.sampling.reasoning_scores import Contest, Scorer
 

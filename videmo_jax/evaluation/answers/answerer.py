@@ -17,7 +17,8 @@ from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.evaluation.answers.batches import Batching, Group, Shape, row_shape, stack
 from videmo_jax.files.errors import UserError
 from videmo_jax.model.videmo import abstract_model
-from videmo_jax.sampling.decode import Decoding, generate
+from videmo_jax.sampling.decode import generate
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.policy import Answer, Policy, banned_ids, read_answer, stop_ids
 from videmo_jax.sharding.devices import platform
 from videmo_jax.sharding.rules import batch_sharding, make_mesh

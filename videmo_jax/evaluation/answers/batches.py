@@ -14,7 +14,7 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.evaluation.answers.items import Item
 from videmo_jax.model.config import VisionConfig
 from videmo_jax.model.videmo import Rows
-from videmo_jax.sampling.decode import Questions
+from videmo_jax.sampling.prefill import Questions
 
 BLOCK = 128  # tokens that attention kernels take at once
 FEWEST_TOKENS = 256

@@ -27,7 +27,7 @@ from videmo_jax.evaluation.tables.scores import Results
 from videmo_jax.files.errors import UserError
 from videmo_jax.files.paths import open_path
 from videmo_jax.files.writing import write_text
-from videmo_jax.sampling.decode import Decoding
+from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.reasoning import Settings as Search
 from videmo_jax.training.checkpoint import read_meta
 
