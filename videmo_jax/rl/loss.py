@@ -122,7 +122,7 @@ def grpo_sums(
     lengths = jnp.sum(batch.weights, axis=-1, keepdims=True)
     share = batch.weights
     if spec.reduction != "token":
-        share /= jnp.maximum(lengths, 1) if spec.reduction == "sequence" else batch.weights.shape[-1]
+        share = share / (jnp.maximum(lengths, 1) if spec.reduction == "sequence" else batch.weights.shape[-1])
     moved = jnp.zeros_like(batch.weights)
     if spec.ratio == "sequence":  # all of an answer's tokens before any of them: the output layer is read twice
         scores = token_scores(output, lax.stop_gradient(hidden), targets, chunk, temperature=spec.temperature)
