@@ -70,7 +70,9 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     weights = _weights(settings, whole)
     works = _works(settings, arrays, weights, config.batch, mesh)
     # With one step of staleness the batch before waits for its rewards meanwhile.
-    held = bytes_on_device((state, arrays.reference, arrays.rows, [arrays.group] * (1 + settings.staleness)))
+    # Before several updates parameters and moments are copied: a bad one takes all of them back.
+    kept = (state.params, state.optimizer) if settings.updates > 1 else ()
+    held = bytes_on_device((state, kept, arrays.reference, arrays.rows, [arrays.group] * (1 + settings.staleness)))
 
     def compiled(name: str, function: Any, on: Mesh, given: tuple[Any, ...], stays: Any, **how: Any) -> Program:
         """A program with these arguments, of which some are of what stays anyway."""

@@ -164,7 +164,7 @@ class Rewarder:
         self.close()
 
     def close(self) -> None:
-        """Ends the workers; what has not begun is not done."""
+        """Ends the workers; what is not done by now is given up."""
         for lane in (self._plain, self._own, self._endpoint):
             lane.close()
 
