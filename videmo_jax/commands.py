@@ -1,6 +1,7 @@
 """What the commands of launch/ share: an error that a user can mend ends them in one line and a non-zero exit code."""
 
 import argparse
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,7 @@ def absl_parser(command: str) -> Callable[[Sequence[str]], Sequence[str]]:
     from absl import flags
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
+        gc.set_threshold(50_000)  # imports and traces make millions of objects that stay: a start takes a tenth less
         try:
             check_installed()
             return flags.FLAGS(list(argv))

@@ -1,6 +1,7 @@
 """The whole model: slabs of video and tokens of text in, hidden states and logits out."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -85,4 +86,10 @@ class VidEmo(nnx.Module):
 
 def abstract_model(config: ModelConfig) -> VidEmo:
     """The model with shapes in place of values: names, shapes and axes of any size cost nothing."""
-    return nnx.eval_shape(lambda: VidEmo(config, nnx.Rngs(0)))
+    return nnx.merge(*_abstract_parts(config))
+
+
+@lru_cache(maxsize=8)
+def _abstract_parts(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    """Traced once for a configuration: a run asks for it in many places."""
+    return nnx.split(nnx.eval_shape(lambda: VidEmo(config, nnx.Rngs(0))))

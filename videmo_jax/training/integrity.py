@@ -47,6 +47,7 @@ def _all_sums(sharding: jax.sharding.Sharding) -> Callable[[Sequence[jax.Array]]
     return jax.jit(lambda arrays: jnp.stack([element_sums(array) for array in arrays]), out_shardings=sharding)
 
 
+@jax.jit  # traced once for arrays of one shape
 def element_sums(array: jax.Array) -> UInt32[Array, "2"]:
     """Two sums modulo 2^32 over all elements.
 

@@ -1,13 +1,19 @@
 """Where a run writes what it measures: metrics.jsonl and TensorBoard events in the work directory."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from videmo_jax.files.json_records import read_journal, to_line
 from videmo_jax.files.writing import append_text, write_text
+
+# tensorboardX imports PyTorch where it is installed: three seconds, and none of it is used for scalars.
+_hidden = sys.modules.setdefault("torch", None) is None
+from tensorboardX import SummaryWriter  # noqa: E402
+
+if _hidden:
+    del sys.modules["torch"]
 
 FILE = "metrics.jsonl"
 
