@@ -86,7 +86,8 @@ class VidEmo(nnx.Module):
 
 def abstract_model(config: ModelConfig) -> VidEmo:
     """The model with shapes in place of values: names, shapes and axes of any size cost nothing."""
-    return nnx.merge(*_abstract_parts(config))
+    graph, state = _abstract_parts(config)
+    return nnx.merge(graph, jax.tree.map(lambda shape: shape, state))  # variables of its own
 
 
 @lru_cache(maxsize=8)

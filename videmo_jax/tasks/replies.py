@@ -23,7 +23,7 @@ _THOUGHT = re.compile(
 )
 _TURN_ENDS = re.compile(
     r"<\|(?:im_end|im_start|endoftext|eot_id|eom_id|end_of_text|end|return|end_of_turn_token|end_response|user)\|>"
-    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|</s>|<eos>|<end_of_turn>|\n\s*\n(?:human|user) ?:(?=\s)",
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|</s>|<eos>|<end_of_turn>|\n\s{0,20}\n(?:human|user) ?:(?=\s)",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(
