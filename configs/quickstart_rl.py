@@ -37,6 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.stages.rl.weights = (("caption_*", 2.0),)
         config.optimizer.learning_rate = 2e-4
         config.rollout.max_new_tokens = 160
+        config.packed = ((768, 12),)
         config.log.every = 2
         config.held_out.samples, config.held_out.answers = 64, 4
         config.held_out.every = 40

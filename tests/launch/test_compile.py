@@ -40,14 +40,15 @@ def test_the_programs_of_a_small_rl_recipe_share_a_small_slice():
     assert code == 0, output
     told = json.loads(output.splitlines()[-1])
     programs = told["programs"]
-    assert list(programs) == ["gather", "rollout", "reference", "update"]
+    assert list(programs) == ["gather", "rollout", "pack", "reference", "update"]
     assert told["fits"]
     assert told["hbm_bytes"] == max(program["hbm_bytes"] for program in programs.values())
     assert told["flops_per_step"] == sum(program["flops_per_step"] for program in programs.values())
     assert 0.8 < programs["update"]["collective_factor"] < 1.3
-    # Four prompts a device: ids of 224 tokens, and 4 slabs of 128 patches; then these with 8 x 160 tokens of answers.
-    pixels = 4 * 128 * (1176 + 8)
-    prompts, group = 4 * (224 * 24 + pixels), 4 * ((224 + 1280) * 24 + pixels + 1280 * 16)
+    # Four prompts a device: ids of 224 tokens, and 4 slabs of 128 patches. A packed row has 768 and 12: three of the
+    # 8 answers of 160 tokens fit beside any prompt, so that 3 rows for each suffice.
+    pixels = 128 * (1176 + 8)
+    prompts, group = 4 * (224 * 24 + 4 * pixels), 4 * 3 * (768 * (24 + 4 + 8 * 4) + 12 * pixels)
     # The policy is there three times in float32, the reference in bfloat16, beside whatever does not take them itself.
     held = {name: program["hbm"]["beside"] for name, program in programs.items()}
     policy, reference = held["reference"] - prompts, held["update"] - prompts

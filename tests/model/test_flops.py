@@ -3,7 +3,7 @@
 import pytest
 
 from videmo_jax.model.config import PRESETS
-from videmo_jax.model.flops import group_step_flops, step_flops
+from videmo_jax.model.flops import group_step_flops, packed_step_flops, slab_cost, step_flops
 
 SEVEN = PRESETS["7b"]
 # Operations of one layer's products, a token: q and o, k and v, MLP; 28 layers.
@@ -38,3 +38,15 @@ def test_a_group_of_one_costs_what_a_row_does():
     row = step_flops(SEVEN, 3, 1152, 8, 612).model
     group = group_step_flops(SEVEN, 3, 1024, 1, 128, 8, 612).model
     assert group == pytest.approx(row - 3 * 3 * HEAD * 1024 + 3 * 3 * PAIR * 1152**2 / 2, rel=1e-9)
+
+
+def test_packed_rows_cost_what_rows_do_but_for_the_vocabulary_and_attention():
+    row = step_flops(SEVEN, 3, 4096, 24, 612).model
+    packed = packed_step_flops(SEVEN, 3, 4096, 700, 24, 612).model
+    assert packed == pytest.approx(row - 3 * 3 * HEAD * (4096 - 700) + 3 * 3 * PAIR * 4096**2 / 2, rel=1e-9)
+
+
+def test_a_slab_costs_so_many_tokens():
+    token = step_flops(SEVEN, 1, 1, 0, 0).model - 3 * HEAD
+    slab = step_flops(SEVEN, 1, 0, 1, 640).model
+    assert slab_cost(SEVEN, 640) == pytest.approx(slab / token) and 50 < slab / token < 80

@@ -4,6 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tests.sft.test_step import CONFIG, VIDEO, sample
@@ -11,15 +12,8 @@ from videmo_jax.data.chat import Encoded
 from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.rl.advantages import group_advantages, token_advantages
+from videmo_jax.rl.layout import Drawn, most_rows, plan_rows
 from videmo_jax.rl.rows import with_answers
-
-
-class GroupBudget(NamedTuple):
-    """The shape of a row: room for a prompt, and for `answers` (G) of `slots` (C) tokens each."""
-
-    prompt: Budget
-    answers: int
-    slots: int
 
 
 class Rollout(NamedTuple):
@@ -32,7 +26,9 @@ class Rollout(NamedTuple):
 
 
 SLOTS = 7
-BUDGET = GroupBudget(Budget(tokens=30, slabs=3, patches=24), answers=3, slots=SLOTS)
+PROMPT = Budget(tokens=30, slabs=3, patches=24)
+ROW = Budget(tokens=80, slabs=5, patches=24)  # of the update: several prompts fit
+TIGHT = Budget(tokens=37, slabs=3, patches=24)  # the least there may be: most groups are split
 LENGTHS = ((7, 3, 1), (5, 0, 6), (2, 7, 4), (1, 1, 7))
 
 
@@ -59,37 +55,53 @@ def rollouts(seed):
     return found
 
 
-def build_group(rollout, budget, vision):
-    """A row of a prompt and its answers, without the batch axis."""
-    answers, slots = budget.answers, budget.slots
-    lengths = np.pad(rollout.lengths, (0, answers - len(rollout.lengths)))
-    held = np.arange(slots) < lengths[:, None]
-
-    def laid_out(x):
-        x = x[:, :slots]
-        return np.where(held, np.pad(x, [(0, answers - len(x)), (0, slots - x.shape[1])]), 0)
-
-    prompt = stack_rows([build_row([rollout.prompt], budget.prompt, vision)]).rows
-    parts = (laid_out(rollout.tokens).astype(np.int32), lengths, laid_out(rollout.log_probs).astype(np.float32))
-    return jax.tree.map(lambda x: np.asarray(x)[0], with_answers(prompt, *(x[None] for x in parts)))
+def drawn(answers=3, slots=SLOTS):
+    return Drawn(PROMPT, answers, slots, merged=PROMPT.patches // 4)
 
 
-def present(rollouts, budget):
-    """Which of the G answers to each prompt there are."""
-    return np.stack([np.pad(r.lengths > 0, (0, budget.answers - len(r.lengths))) for r in rollouts])
+def laid_out(found, row, sizes, shards=1):
+    """What goes where, of rollouts with answers of up to `sizes.slots` tokens."""
+    tokens, slabs = (
+        np.array([size(r.prompt) for r in found]) for size in (lambda p: len(p.encoded.tokens), lambda p: p.slabs)
+    )
+    plan = plan_rows(tokens, slabs, np.stack([r.lengths for r in found]), row)
+    return plan.layout(row, sizes, most_rows(len(found), row, sizes, shards), shards=shards)
 
 
-def group_batch(seed, budget=BUDGET):
+def build_groups(found, row=ROW, shards=1):
+    """Rows of the update from rollouts."""
+    prompts = stack_rows([build_row([r.prompt], PROMPT, CONFIG.vision) for r in found]).rows
+    tokens, lengths, log_probs = (np.stack([r[at] for r in found]) for at in (1, 2, 3))
+    layout = laid_out(found, row, drawn(*tokens.shape[1:]), shards)
+    made = with_answers(prompts, *map(jnp.asarray, (tokens, lengths, log_probs)), layout)
+    return jax.tree.map(np.asarray, made)
+
+
+def by_answer(batch, values, prompts=4):
+    """What stands at the tokens of answers as [B, G, C]; 0 where there is none."""
+    found = np.zeros(prompts * batch.answers * batch.limit, np.float64)
+    held = np.asarray(batch.drawn) >= 0
+    found[np.asarray(batch.drawn)[held]] = np.asarray(values)[held]
+    return found.reshape(prompts, batch.answers, batch.limit)
+
+
+def present(found):
+    """Which answers there are."""
+    return np.stack([r.lengths > 0 for r in found])
+
+
+def group_batch(seed, row=ROW, shards=1):
     """The rollouts as rows, with random rewards and reference; the third group's reward failed."""
     rng = np.random.default_rng(seed + 1000)
     found = rollouts(seed)
-    rewards = rng.random((4, budget.answers))
+    rewards = rng.random((4, 3))
     rewards[2, 1] = np.nan
-    batch = stack_rows([build_group(r, budget, CONFIG.vision) for r in found])
-    advantages = group_advantages(rewards, present(found, budget))
-    batch = batch.credited(token_advantages(advantages.values, budget.slots), advantages.valid)
-    reference = batch.sampled + rng.normal(0, 0.3, batch.sampled.shape).astype(np.float32) * (batch.sampled != 0)
-    return dataclasses.replace(batch, reference=reference)
+    batch = build_groups(found, row, shards)
+    advantages = group_advantages(rewards, present(found))
+    batch = batch.credited(jnp.asarray(token_advantages(advantages.values, SLOTS)), jnp.asarray(advantages.valid))
+    reference = rng.normal(0, 0.3, (4, 3, SLOTS)).astype(np.float32).reshape(-1)[np.maximum(batch.drawn, 0)]
+    batch = dataclasses.replace(batch, reference=np.where(batch.drawn >= 0, batch.sampled + reference, 0))
+    return jax.tree.map(np.asarray, batch)
 
 
 def extended(prompt, answer):

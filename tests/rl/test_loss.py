@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.rl.groups import BUDGET, GroupBudget, Rollout, build_group, extended, group_batch, rollouts
+from tests.rl.groups import PROMPT, ROW, TIGHT, Rollout, build_groups, by_answer, extended, group_batch, rollouts
 from tests.sft.test_step import CONFIG
 from videmo_jax.data.rows import Budget, build_row, stack_rows
 from videmo_jax.model.compute import Compute
@@ -28,6 +28,20 @@ def model():
     graph, params = nnx.split(VidEmo(CONFIG, nnx.Rngs(3)))
     # Initial weights say little; larger ones make every token depend on all before it.
     return graph, jax.tree.map(lambda p: p * (4 if p.ndim > 2 else 1), params)
+
+
+@dataclasses.dataclass
+class Known:
+    """What is known of answers' tokens, [B, G, C] each."""
+
+    weights: np.ndarray
+    sampled: np.ndarray
+    reference: np.ndarray
+    advantages: np.ndarray
+
+    @classmethod
+    def of(cls, batch):
+        return cls(*(by_answer(batch, getattr(batch, each.name)) for each in dataclasses.fields(cls)))
 
 
 def by_tokens(batch, log_probs, spec, entropy=None, fixed=None):
@@ -78,20 +92,21 @@ def apart(params, graph, samples):
 def rows_of_their_own(model):
     """Loss, count and gradient; one program."""
     graph, params = model
-    batch, samples = group_batch(0), rollouts(0)
+    known, samples = Known.of(group_batch(0)), rollouts(0)
 
     def loss(params):
         log_probs = apart(params, graph, samples)
-        total, count = by_tokens(batch, log_probs, SPEC)
+        total, count = by_tokens(known, log_probs, SPEC)
         return total / count, (count, log_probs)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
 
-def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own):
+@pytest.mark.parametrize("row", [ROW, TIGHT], ids=["several prompts a row", "prompts in several rows"])
+def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own, row):
     (expected, (count, log_probs)), slopes = rows_of_their_own
     graph, params = model
-    batch = group_batch(0)
+    batch = group_batch(0, row)
 
     def loss(params):
         sums = grpo_sums(nnx.merge(graph, params), batch, Compute(remat="full"), chunk=8, spec=SPEC)
@@ -104,7 +119,8 @@ def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     vision = jax.tree.leaves(gradients["vision"])
     assert max(float(jnp.abs(x).max()) for x in vision) > 1e-4  # the loss reaches the clip
-    gap = np.abs(np.asarray(log_probs) - batch.sampled)[batch.weights > 0].sum()
+    known = Known.of(batch)
+    gap = np.abs(np.asarray(log_probs) - known.sampled)[known.weights > 0].sum()
     np.testing.assert_allclose(sums.gap, gap, rtol=1e-4)
 
 
@@ -113,24 +129,26 @@ def test_options_on_shared_rows_are_those_of_rows_of_their_own(model, rows_of_th
     (_, (_, log_probs)), _ = rows_of_their_own
     batch, spec = group_batch(0), dataclasses.replace(SPEC, **OBJECTIVES[name])
     sums = grpo_sums(nnx.merge(*model), batch, chunk=8, spec=spec)
-    total, count = by_tokens(batch, np.asarray(log_probs, np.float64), spec)
+    total, count = by_tokens(Known.of(batch), np.asarray(log_probs, np.float64), spec)
     np.testing.assert_allclose(sums.loss / sums.count, total / count, rtol=0, atol=1e-5)
 
 
 def test_log_probabilities_do_not_depend_on_what_else_is_in_the_row(model, rows_of_their_own):
     (_, (_, expected)), _ = rows_of_their_own
     batch = group_batch(0)
-    held = np.asarray(batch.sampled != 0)
     found = answer_log_probs(nnx.merge(*model), batch, chunk=5, temperature=SPEC.temperature)
-    np.testing.assert_allclose(np.asarray(found)[held], np.asarray(expected)[held], rtol=0, atol=2e-5)
-    np.testing.assert_array_equal(np.asarray(found)[~held], 0)
+    held = by_answer(batch, batch.drawn >= 0) > 0
+    np.testing.assert_allclose(by_answer(batch, found)[held], np.asarray(expected)[held], rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(np.asarray(found)[batch.drawn < 0], 0)
     # Other tokens in the first answer change it, and no other answer.
-    tokens = batch.rows.tokens.copy()
-    tokens[:, BUDGET.prompt.tokens] += 1
+    tokens, first = batch.rows.tokens.copy(), batch.first & (batch.drawn // batch.limit % batch.answers == 0)
+    row = np.nonzero(first)[0]
+    tokens[row, batch.slots[first]] += 1
     changed = dataclasses.replace(batch, rows=dataclasses.replace(batch.rows, tokens=tokens))
     after = answer_log_probs(nnx.merge(*model), changed, chunk=5, temperature=SPEC.temperature)
-    np.testing.assert_array_equal(after[:, 1:], found[:, 1:])
-    assert (np.abs(after[:, 0] - found[:, 0]).max(axis=-1) > 1e-3).all()
+    before, after = by_answer(batch, found), by_answer(batch, after)
+    np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
+    assert len(row) == 4 and (np.abs(after[:, 0] - before[:, 0]).max(axis=-1) > 1e-3).all()
 
 
 OBJECTIVES = {
@@ -171,13 +189,6 @@ def test_the_objective_equals_numpy_in_float64(name):
     chosen = np.take_along_axis(log_probs, targets[..., None], axis=-1).reshape(shape)
     sampled, reference = chosen + rng.normal(0, 0.6, shape), chosen + rng.normal(0, 0.4, shape)
 
-    @dataclasses.dataclass
-    class Known:
-        weights: np.ndarray
-        sampled: np.ndarray
-        reference: np.ndarray
-        advantages: np.ndarray
-
     known = Known(weights, sampled, reference, advantages)
 
     def loss(hidden, table):
@@ -198,9 +209,11 @@ def test_the_objective_equals_numpy_in_float64(name):
     def ours(hidden, rows):
         held = dataclasses.replace(gather(parameter, jnp.float32), rows=rows)
         objective = partial(token_terms, spec=spec)
-        sums = summed(
-            objective, held, hidden, targets, facts, 7, temperature=spec.temperature, by_entropy=spec.entropy > 0
-        )
+        # A loop that went on after the tokens that count would meet NaN.
+        hidden = jnp.pad(hidden, [(0, 0), (0, 9), (0, 0)], constant_values=jnp.nan)
+        padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 9)]), (targets, facts))
+        how = {"temperature": spec.temperature, "by_entropy": spec.entropy > 0}
+        sums = summed(objective, held, hidden, *padded, 8, jnp.int32(24), **how)
         return sums.loss, sums
 
     axes = {"out_sharding": ("vocab", None), "eager_sharding": False}
@@ -255,15 +268,14 @@ def test_the_sampler_and_the_trainer_have_the_same_log_probabilities(model, dtyp
     if dtype == "bfloat16":
         params = nnx.state(VidEmo(CONFIG, nnx.Rngs(3)), nnx.Param)
     prompts = [rollout.prompt for rollout in rollouts(1)]
-    rows = stack_rows([build_row([p], BUDGET.prompt, CONFIG.vision) for p in prompts]).rows
+    rows = stack_rows([build_row([p], PROMPT, CONFIG.vision) for p in prompts]).rows
     decoding = Decoding(12, answers=4, temperature=0.9)
     seeds, stop = jnp.arange(4, dtype=jnp.uint32), tuple(range(120, 128))
     answers = generate(graph, params, rows, seeds, decoding=decoding, stop_ids=stop, dtype=jnp.dtype(dtype))
     answers = jax.tree.map(np.asarray, answers)
     assert answers.lengths.min() < answers.lengths.max()
-    budget = GroupBudget(BUDGET.prompt, 4, 12)
     found = [Rollout(p, *x) for p, *x in zip(prompts, answers.tokens, answers.lengths, answers.log_probs, strict=True)]
-    batch = stack_rows([build_group(rollout, budget, CONFIG.vision) for rollout in found])
+    batch = build_groups(found)
     ours = answer_log_probs(nnx.merge(graph, params), batch, Compute(jnp.dtype(dtype)), chunk=16, temperature=0.9)
     assert np.abs(np.asarray(ours) - batch.sampled).max() < within
 

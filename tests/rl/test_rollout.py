@@ -5,21 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
 
-from tests.rl.groups import BUDGET, GroupBudget, Rollout, build_group, prompts
+from tests.rl.groups import PROMPT, ROW, prompts
 from tests.sft.test_step import CONFIG, VIDEO
 from videmo_jax.data.pipeline import from_devices, to_devices
 from videmo_jax.data.rows import build_row, stack_rows
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.model.videmo import VidEmo
+from videmo_jax.rl.layout import Drawn, most_rows, plan_rows
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
 from videmo_jax.rl.rows import with_answers
 from videmo_jax.rl.step import make_log_prob_step
 from videmo_jax.sampling.decode import generate
 from videmo_jax.sampling.draw import Decoding
-from videmo_jax.sharding.rules import make_mesh, shard_state
-from videmo_jax.training.step import ComputeSpec
+from videmo_jax.sharding.rules import batch_shards, make_mesh, shard_state
+from videmo_jax.training.step import BATCH_SPLIT, ComputeSpec
 
 DECODING = Decoding(max_new_tokens=6, answers=3, temperature=0.9)
 STOPS, BANNED = (7, 9), (VIDEO, 3)
@@ -37,7 +39,7 @@ def rows():
     rng = np.random.default_rng(0)
     held = [[prompt] for prompt in prompts(rng)]
     held[1] = []
-    return stack_rows([build_row(each, BUDGET.prompt, CONFIG.vision) for each in held]).rows
+    return stack_rows([build_row(each, PROMPT, CONFIG.vision) for each in held]).rows
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +59,16 @@ def test_a_mesh_draws_the_answers_of_one_device_and_the_loss_finds_their_log_pro
     np.testing.assert_array_equal(from_devices(drawn.tokens)[asked], alone.tokens[np.array(asked)])
     np.testing.assert_array_equal(from_devices(drawn.lengths)[asked], alone.lengths[np.array(asked)])
     assert len({tuple(answer) for row in from_devices(drawn.tokens)[asked].tolist() for answer in row}) > 3
-    batch = jax.jit(with_answers)(prompts, drawn.tokens, drawn.lengths, drawn.log_probs)
-    np.testing.assert_array_equal(from_devices(batch.weights)[1], 0)
+    sizes, shards = Drawn(PROMPT, DECODING.answers, DECODING.max_new_tokens, 6), batch_shards(mesh)
+    held = (rows.segment_ids > 0).sum(axis=1), (rows.patch_hw >= 0).any(axis=(2, 3)).sum(axis=1)
+    plan = plan_rows(*held, from_devices(drawn.lengths), ROW)
+    layout = to_devices(plan.layout(ROW, sizes, most_rows(4, ROW, sizes, shards), shards=shards), mesh)
+    packed = jax.jit(with_answers, out_shardings=NamedSharding(mesh, BATCH_SPLIT))
+    batch = packed(prompts, drawn.tokens, drawn.lengths, drawn.log_probs, layout)
+    assert from_devices(batch.weights).sum() == from_devices(drawn.lengths)[asked].sum()
     found = make_log_prob_step(CONFIG, mesh, ComputeSpec(dtype="float32"), GrpoSpec().temperature)(placed, batch)
     np.testing.assert_allclose(from_devices(found), from_devices(batch.sampled), atol=1e-4)
     assert from_devices(found).min() < -1
-
-
-def test_rows_made_on_the_devices_are_those_made_of_the_host_s_rollouts(rows, alone):
-    batch = with_answers(rows, alone.tokens, alone.lengths, alone.log_probs)
-    rng = np.random.default_rng(0)
-    budget = GroupBudget(BUDGET.prompt, DECODING.answers, DECODING.max_new_tokens)
-    for number, prompt in enumerate(prompts(rng)):
-        if number != 1:
-            parts = (np.asarray(x[number]) for x in (alone.tokens, alone.lengths, alone.log_probs))
-            expected = build_group(Rollout(prompt, *parts), budget, CONFIG.vision)
-            jax.tree.map(lambda x, y, at=number: np.testing.assert_array_equal(x[at], y), batch, expected)
 
 
 def test_seeds_are_of_the_run_and_the_step():

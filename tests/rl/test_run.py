@@ -402,6 +402,12 @@ REFUSED = {
     "adapters": ({"model__lora__rank": 4}, "model.lora.rank is above 0"),
     "a row too long": ({"rollout__max_new_tokens": 40_000}, "data.row.tokens + rollout.max_new_tokens is 40224"),
     "a file nobody knows": ({"data__include": ("MEAD_*", "Mine*")}, "declare it in data.tasks"),
+    "a row too short": (
+        {"packed": ((768, 12), (200, 12))},
+        "packed has the row (200, 12); it must be at least (236, 4)",
+    ),
+    "a row of one number": ({"packed": ((768,),)}, "a row is (tokens, slabs)"),
+    "no row": ({"packed": ()}, "packed is empty"),
     "a staleness": ({"rollout__staleness": 2}, "rollout.staleness is 2"),
     "a temperature": ({"rollout__temperature": 0.0}, "rollout.temperature is 0"),
     "a measurement": ({"held_out__every": 0}, "held_out.every is 0"),

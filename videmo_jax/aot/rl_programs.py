@@ -1,6 +1,6 @@
 """The programs of a step of RL on one mesh, each with what the others leave on the chip (`rl.programs`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from videmo_jax.aot.least import least_memory_traffic, least_traffic
 from videmo_jax.aot.program import Program, Work, bytes_on_device, compile_program
 from videmo_jax.aot.shapes import on_batch, rows_layout
-from videmo_jax.model.flops import StepFlops, group_step_flops
+from videmo_jax.data.rows import Budget
+from videmo_jax.model.flops import StepFlops, group_step_flops, packed_step_flops
 from videmo_jax.model.videmo import Rows, abstract_model
+from videmo_jax.rl.layout import empty_layout, most_rows
 from videmo_jax.rl.plan import RlSettings, read_rl_settings
 from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.rollout import make_sampler
@@ -36,20 +38,23 @@ class _Arrays:
       state: what is trained.
       reference: the frozen parameters; None: nothing asks for them.
       rows: prompts.
-      group: they with their answers.
+      drawn: answers to them, and where everything is put.
+      group: they in packed rows.
     """
 
     state: TrainState
     reference: nnx.State | None
     rows: Rows
+    drawn: tuple[Any, ...]
     group: GroupBatch
 
 
 def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ...]:
-    """Gather, rollout, reference and update of a step, compiled one after the other.
+    """Gather, rollout, packing, reference and update of a step, compiled one after the other.
 
     FLOPs and collectives of the rollout are those of answers as long as they may get: a rollout ends sooner when all
-    answers of a device have.
+    answers of a device have. Those of reference and update are of the longest of the packed rows, one for each device:
+    what Emo-CFG's answers take at most (`tests.benchmarks.filled`). Longer answers take several such rows.
 
     Args:
       config: of `rl.recipe`; `init` may be empty.
@@ -88,12 +93,13 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     found = [
         compiled("gather", programs.gather.compiled, mesh, (state.params,), state.params),
         compiled("rollout", sample.compiled, whole, (weights, rows, seeds), rows, **drawn),
+        compiled("pack", programs.pack, mesh, (arrays.rows, *arrays.drawn), arrays.rows),
     ]
     if settings.grpo.beta:
         read = (arrays.reference, arrays.group)
-        found.append(compiled("reference", programs.log_probs.compiled, mesh, read, read))
+        found.append(compiled("reference", programs.log_probs.compiled, mesh, read, read, open_trips=1))
     trained = (state, arrays.group)
-    found.append(compiled("update", programs.update.compiled, mesh, (*trained, rate), trained))
+    found.append(compiled("update", programs.update.compiled, mesh, (*trained, rate), trained, open_trips=1))
     return tuple(found)
 
 
@@ -109,9 +115,17 @@ def _arrays(settings: RlSettings, state: TrainState, rows: int, mesh: Mesh) -> _
             ((*drawn, decoding.max_new_tokens), jnp.float32),
         )
     )
-    group = on_batch(jax.eval_shape(with_answers, prompts, tokens, lengths, log_probs), mesh)
+    row, shards = _longest(settings), batch_shards(mesh)
+    layout = empty_layout(most_rows(rows, row, settings.drawn, shards), row)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (tokens, lengths, log_probs, layout))
+    group = on_batch(jax.eval_shape(with_answers, prompts, *shapes), mesh)
     wanted = settings.grpo.beta or settings.rewards.caption == "reference"
-    return _Arrays(state, _weights(settings, mesh) if wanted else None, prompts, group)
+    return _Arrays(state, _weights(settings, mesh) if wanted else None, prompts, on_batch(shapes, mesh), group)
+
+
+def _longest(settings: RlSettings) -> Budget:
+    """The packed row that takes most memory."""
+    return max(settings.packed, key=lambda row: (row.tokens, row.slabs))
 
 
 def _weights(settings: RlSettings, mesh: Mesh) -> nnx.State:
@@ -129,21 +143,24 @@ def _works(settings: RlSettings, arrays: _Arrays, weights: nnx.State, rows: int,
 
     The rollout makes that pass token by token, and so it reads weights and caches for every token.
     """
-    shared, decoding, row = settings.shared, settings.decoding, settings.shared.budget
+    shared, decoding, prompt = settings.shared, settings.decoding, settings.shared.budget
     spec, model, params = shared.compute, shared.model, arrays.state.params
-    shape = (rows, row.tokens, decoding.answers, decoding.max_new_tokens, row.slabs, row.patches)
-    flops = group_step_flops(model, *shape, remat=spec.remat, vision_remat=spec.vision_remat)
-    forward, whole = StepFlops(flops.model / 3, flops.model / 3), bytes_on_device(weights)
-    how, length = (spec.on(mesh), spec.microbatches), arrays.group.layout.length
+    shape = (rows, prompt.tokens, decoding.answers, decoding.max_new_tokens, prompt.slabs, prompt.patches)
+    drawn, whole = group_step_flops(model, *shape).model / 3, bytes_on_device(weights)
+    row, share = _longest(settings), batch_shards(mesh)
+    sizes = (row.tokens, row.tokens - prompt.tokens, row.slabs, row.patches)
+    flops = packed_step_flops(model, share, *sizes, remat=spec.remat, vision_remat=spec.vision_remat)
+    how = spec.on(mesh), 1
     decoded = (decoding.max_new_tokens - 1) * _token_traffic(settings, weights, rows, mesh)
     return {
         "gather": Work(StepFlops(0.0, 0.0), bytes_on_device(params) + whole),
-        "rollout": Work(forward, whole + decoded),
-        "reference": Work(forward, whole),
+        "rollout": Work(StepFlops(drawn, drawn), whole + decoded),
+        "pack": Work(StepFlops(0.0, 0.0), bytes_on_device((arrays.rows, arrays.group))),
+        "reference": Work(StepFlops(flops.model / 3, flops.model / 3), whole),
         "update": Work(
             flops,
-            least_memory_traffic(params, model, mesh, rows, replace(row, tokens=length), *how),
-            least_traffic(params, model, mesh, rows, length, *how),
+            least_memory_traffic(params, model, mesh, share, row, *how),
+            least_traffic(params, model, mesh, share, row.tokens, *how),
         ),
     }
 

@@ -1,7 +1,7 @@
 """Attention behind one door: which kernel computes it is decided here and nowhere else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import jax
@@ -23,6 +23,20 @@ def kernel_for(name: str, platform: str) -> str:
     return name if name != "auto" else "splash" if platform == "tpu" else "xla"
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Forks:
+    """Ways in which a segment goes on: tokens of way 0 are seen by all later ones, others by those of their way alone.
+
+    Attributes:
+      of: the way of each token, 0 to `count`.
+      count: ways of a segment beside 0.
+    """
+
+    of: Int[Array, "B T"]
+    count: int = field(metadata={"static": True})
+
+
 def segment_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
@@ -31,6 +45,8 @@ def segment_attention(
     *,
     causal: bool,
     kernel: str = "xla",
+    forks: Forks | None = None,
+    interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
     """Attention among tokens of equal segment id, with grouped key/value heads.
 
@@ -41,11 +57,14 @@ def segment_attention(
       segment_ids: who sees whom.
       causal: tokens see no later ones.
       kernel: «splash», which no compiler can split over devices, «xla», or «blocks».
+      forks: of segments that fork, which are causal.
+      interpret: runs splash on any platform, slowly.
     """
     if kernel == "splash":
-        return splash_attention(q, k, v, segment_ids, causal=causal)
-    if kernel == "blocks":
-        return checkpoint_name(_in_blocks(q, k, v, segment_ids, causal), "context")
+        ways = None if forks is None else jax.nn.one_hot(forks.of - 1, forks.count)
+        return splash_attention(q, k, v, segment_ids, causal=causal, forks=ways, interpret=interpret)
+    if kernel == "blocks" or forks is not None:
+        return checkpoint_name(_in_blocks(q, k, v, segment_ids, causal, forks), "context")
     mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     return checkpoint_name(jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal), "context")
 
@@ -112,7 +131,8 @@ def cached_attention(
     for cache, mask in blocks:
         found = jnp.einsum("ekmgh,ekhc->ekmgc", by_entry(q, cache), cache.keys, preferred_element_type=jnp.float32)
         scores.append(jnp.where(mask[:, None, :, None], found, jnp.finfo(jnp.float32).min))
-    highest = reduce(jnp.maximum, [by_query(score.max(-1, keepdims=True)) for score in scores])
+    # Any number will do that keeps the exponents small: it has no gradient.
+    highest = lax.stop_gradient(reduce(jnp.maximum, [by_query(score.max(-1, keepdims=True)) for score in scores]))
     total, out = 0.0, 0.0
     for score, (cache, _) in zip(scores, blocks, strict=True):
         weights = jnp.exp(score - by_entry(highest, cache))
@@ -127,6 +147,7 @@ def _in_blocks(
     v: Float[Array, "B T K H"],
     segment_ids: Int[Array, "B T"],
     causal: bool,
+    forks: Forks | None,
 ) -> Float[Array, "B T N H"]:
     """Scores of QUERIES tokens at a time: memory grows with T, not its square, and nothing later is multiplied at all.
 
@@ -139,6 +160,9 @@ def _in_blocks(
         mask = segment_ids[:, some, None] == segment_ids[:, None, seen]
         if causal:
             mask &= places[some, None] >= places[seen]
+        if forks is not None:
+            theirs = forks.of[:, None, seen]
+            mask &= (theirs == 0) | (theirs == forks.of[:, some, None])
         queries = q[:, some]
         context = cached_attention(queries.reshape(-1, *q.shape[2:]), [(cache.until(seen.stop), mask)])
         mixed.append(context.reshape(queries.shape))

@@ -85,6 +85,36 @@ def group_step_flops(
     return _step(config, text, groups * slabs, patches, remat, vision_remat)
 
 
+def packed_step_flops(
+    config: ModelConfig,
+    rows: int,
+    tokens: int,
+    answered: int,
+    slabs: int,
+    patches: int,
+    *,
+    remat: str = "full",
+    vision_remat: str = "full",
+) -> StepFlops:
+    """Operations of one update on packed rows (`rl.rows`), attention over whole rows included.
+
+    Args:
+      config: of the model.
+      rows: that are computed, over all devices.
+      tokens, slabs, patches: of a row, of a row, of a slab, padding included.
+      answered: tokens of a row that are of answers.
+      remat, vision_remat: what the backward pass computes again.
+    """
+    text = _Text(rows * tokens, rows * answered, rows * tokens * tokens / 2)
+    return _step(config, text, rows * slabs, patches, remat, vision_remat)
+
+
+def slab_cost(config: ModelConfig, patches: int) -> float:
+    """Tokens of text that cost as many operations as a slab of so many patches."""
+    token, slab = _Text(1.0, 0.0, 0.0), _Text(0.0, 0.0, 0.0)
+    return _step(config, slab, 1, patches, "none", "none").model / _step(config, token, 0, 0, "none", "none").model
+
+
 def answers_flops(
     config: ModelConfig,
     *,

@@ -7,11 +7,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from videmo_jax.files.errors import UserError
+from videmo_jax.model.attention import segment_attention
 from videmo_jax.model.compute import Compute
-from videmo_jax.model.shared_prefix import shared_prefix_attention
 from videmo_jax.model.tables import Table
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.rl.rows import GroupBatch
@@ -118,23 +118,27 @@ def grpo_sums(
       chunk: tokens of a row's answers whose logits exist at once.
       spec: the objective.
     """
-    output, hidden, targets = _predictions(model, batch, compute)
-    lengths = jnp.sum(batch.weights, axis=-1, keepdims=True)
-    share = batch.weights
+    output, hidden, targets, count = _predictions(model, batch, compute)
+    lengths, share = jnp.maximum(batch.lengths, 1), batch.weights
     if spec.reduction != "token":
-        share = share / (jnp.maximum(lengths, 1) if spec.reduction == "sequence" else batch.weights.shape[-1])
+        share = share / (lengths if spec.reduction == "sequence" else batch.limit)
     moved = jnp.zeros_like(batch.weights)
     if spec.ratio == "sequence":  # all of an answer's tokens before any of them: the output layer is read twice
-        scores = token_scores(output, lax.stop_gradient(hidden), targets, chunk, temperature=spec.temperature)
-        apart = jnp.where(batch.weights > 0, scores.log_probs.reshape(moved.shape) - batch.sampled, 0.0)
-        moved += jnp.sum(apart, axis=-1, keepdims=True) / jnp.maximum(lengths, 1)
-        moved = lax.stop_gradient(moved)
-    starts = jnp.zeros_like(batch.weights).at[..., 0].set(lengths[..., 0] > 0)
+        scores = token_scores(output, lax.stop_gradient(hidden), targets, chunk, count, temperature=spec.temperature)
+        apart = jnp.where(batch.weights > 0, scores.log_probs - batch.sampled, 0.0)
+        moved = lax.stop_gradient(_over_answers(apart, batch.first) / lengths)
+    starts = batch.weights * batch.first
     facts = _Facts(batch.weights, share, starts, batch.sampled, batch.reference, batch.advantages, moved)
-    facts = jax.tree.map(lambda x: x.reshape(targets.shape), facts)
-    objective = partial(token_terms, spec=spec)
-    by_entropy = spec.entropy > 0
-    return summed(objective, output, hidden, targets, facts, chunk, temperature=spec.temperature, by_entropy=by_entropy)
+    objective, by_entropy = partial(token_terms, spec=spec), spec.entropy > 0
+    how = {"temperature": spec.temperature, "by_entropy": by_entropy}
+    return summed(objective, output, hidden, targets, facts, chunk, count, **how)
+
+
+def _over_answers(values: Float[Array, "R A"], first: Bool[Array, "R A"]) -> Float[Array, "R A"]:
+    """At each token the sum over its answer."""
+    answer, count = jnp.cumsum(first, axis=1), values.shape[1] + 1
+    sums = jax.vmap(partial(jax.ops.segment_sum, num_segments=count))(values, answer)
+    return jnp.take_along_axis(sums, answer, axis=1)
 
 
 def token_terms(scores: TokenScores, facts: _Facts, spec: GrpoSpec) -> GrpoSums:
@@ -186,7 +190,7 @@ def answer_log_probs(
     *,
     chunk: int = 512,
     temperature: float = 1.0,
-) -> Float[Array, "B G C"]:
+) -> Float[Array, "R A"]:
     """Log-probabilities of the answers' tokens by logits / temperature, without a gradient; 0 where there is no token.
 
     Args:
@@ -196,22 +200,20 @@ def answer_log_probs(
       chunk: tokens of a row's answers whose logits exist at once.
       temperature: of the sampler.
     """
-    output, hidden, targets = _predictions(model, batch, compute)
-    found = token_scores(output, hidden, targets, chunk, temperature=temperature).log_probs
-    held = batch.rows.segment_ids[:, batch.layout.prefix :] > 0
-    return jnp.where(held, found, 0.0).reshape(batch.weights.shape)
+    output, hidden, targets, count = _predictions(model, batch, compute)
+    found = token_scores(output, hidden, targets, chunk, count, temperature=temperature).log_probs
+    return jnp.where(batch.drawn >= 0, found, 0.0)
 
 
-def _predictions(model: VidEmo, batch: GroupBatch, compute: Compute) -> tuple[Table, Float[Array, "B GC D"], Array]:
-    """The output layer's table, and for every slot of an answer the state that predicts its token, and the token."""
-    layout, rows = batch.layout, batch.rows
-    held = rows.segment_ids > 0
-    attend = partial(shared_prefix_attention, held=held, layout=layout, kernel=compute.attention)
+def _predictions(
+    model: VidEmo, batch: GroupBatch, compute: Compute
+) -> tuple[Table, Float[Array, "R A D"], Int[Array, "R A"], Int[Array, ""]]:
+    """The output layer's table; for every token of an answer the state that predicts it, and the token; how many."""
+    rows = batch.rows
+    how = {"causal": True, "kernel": compute.attention, "forks": batch.forks}
     embedding, output = model.language.tables(compute.dtype)
+    attend = partial(segment_attention, segment_ids=rows.segment_ids, **how)
     hidden, _ = model(rows, compute, embedding=embedding, attend=attend)
-    last = jnp.maximum(jnp.sum(held[:, : layout.prefix], axis=1) - 1, 0)
-    before = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, None]
-    count, _, width = hidden.shape
-    own = hidden[:, layout.prefix :].reshape(count, layout.answers, layout.slots, width)[:, :, :-1]
-    states = jnp.concatenate([jnp.broadcast_to(before, (count, layout.answers, 1, width)), own], axis=2)
-    return output, states.reshape(count, -1, width), rows.tokens[:, layout.prefix :]
+    states = jnp.take_along_axis(hidden, batch.before[..., None], axis=1)
+    count = jnp.max(jnp.sum(batch.drawn >= 0, axis=1))
+    return output, states, jnp.take_along_axis(rows.tokens, batch.slots, axis=1), count

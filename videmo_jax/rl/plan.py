@@ -14,10 +14,12 @@ from videmo_jax.data.emo_cfg import DatasetError
 from videmo_jax.data.mixture import generator
 from videmo_jax.data.packing import RowPlan, Sizes
 from videmo_jax.data.records import RecordError
+from videmo_jax.data.rows import Budget
 from videmo_jax.data.skips import SkipLog
 from videmo_jax.data.source import open_source
 from videmo_jax.files.paths import open_path
 from videmo_jax.rl.advantages import AdvantageSpec
+from videmo_jax.rl.layout import Drawn
 from videmo_jax.rl.loss import GrpoSpec
 from videmo_jax.rl.prompts import PromptMaker
 from videmo_jax.rl.rewards.spec import RewardSpec
@@ -38,6 +40,7 @@ class RlSettings:
       shared: of every recipe.
       stage: which samples are asked, how long, with which optimizer.
       decoding: of the rollout.
+      packed: shapes of rows of the update.
       staleness: updates that a policy is behind when it answers, 0 or 1.
       updates: steps of the optimizer on each rollout.
       grpo, advantages: the objective.
@@ -50,6 +53,7 @@ class RlSettings:
     shared: Settings
     stage: Stage
     decoding: Decoding
+    packed: tuple[Budget, ...]
     staleness: int
     updates: int
     grpo: GrpoSpec
@@ -58,6 +62,12 @@ class RlSettings:
     node_credit: float
     rewards: RewardSpec
     reward_workers: int
+
+    @property
+    def drawn(self) -> Drawn:
+        """Sizes of a rollout."""
+        merged = self.shared.budget.patches // self.shared.model.vision.merge**2
+        return Drawn(self.shared.budget, self.decoding.answers, self.decoding.max_new_tokens, merged)
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         shared,
         stages[0],
         decoding,
+        _packed(config, shared.budget, decoding),
         rollout.staleness,
         grpo.updates,
         spec,
@@ -160,6 +171,24 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         reward_spec(config.to_dict(), workdir),
         config.rewards.workers,
     )
+
+
+def _packed(config: ConfigDict, prompt: Budget, decoding: Decoding) -> tuple[Budget, ...]:
+    """The shapes of rows of the update, which must have room for any prompt with its longest answer."""
+    found = []
+    for row in config.packed:
+        if len(row) != 2 or not all(isinstance(value, int) for value in row):
+            raise ConfigError(f"packed has {row!r}; a row is (tokens, slabs)")
+        least = prompt.tokens + decoding.max_new_tokens, prompt.slabs
+        if row[0] < least[0] or row[1] < least[1]:
+            raise ConfigError(
+                f"packed has the row {tuple(row)}; it must be at least {least}: data.row.tokens + "
+                "rollout.max_new_tokens, and data.row.slabs"
+            )
+        found.append(Budget(*row, prompt.patches))
+    if not found:
+        raise ConfigError("packed is empty; name at least one row (tokens, slabs)")
+    return tuple(found)
 
 
 def reward_spec(config: Mapping[str, Any], workdir: epath.PathLike) -> RewardSpec:

@@ -13,8 +13,10 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from videmo_jax.data.pipeline import from_devices, to_devices
+from videmo_jax.model.flops import slab_cost
 from videmo_jax.rl.advantages import Advantages
 from videmo_jax.rl.answered import Answered
+from videmo_jax.rl.layout import cheapest_plan, most_rows
 from videmo_jax.rl.plan import RlSettings
 from videmo_jax.rl.prompts import PromptBatch
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
@@ -23,9 +25,9 @@ from videmo_jax.rl.step import make_log_prob_step, make_policy_step, numbers
 from videmo_jax.sampling.decode import Answers
 from videmo_jax.sampling.draw import Decoding
 from videmo_jax.sampling.policy import banned_ids, stop_ids
-from videmo_jax.sharding.rules import batch_part
+from videmo_jax.sharding.rules import batch_part, batch_shards
 from videmo_jax.training.state import TrainState
-from videmo_jax.training.step import StepMetrics
+from videmo_jax.training.step import BATCH_SPLIT, StepMetrics
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class Programs:
         self.update = make_policy_step(
             shared.model, optimizer, mesh, shared.compute, shared.guard, settings.grpo, shared.trained
         )
-        self.join = jax.jit(with_answers)
-        self.credit = jax.jit(GroupBatch.credited)
+        split = NamedSharding(mesh, BATCH_SPLIT)
+        self.pack = jax.jit(with_answers, out_shardings=split)
+        self.credit = jax.jit(GroupBatch.credited, out_shardings=split)
         self._everywhere = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def placed(self, batch: PromptBatch) -> PromptBatch:
@@ -94,7 +97,7 @@ class Programs:
         host, hosts = batch_part(self.mesh)
         share = len(batch.prompts)
         seeds = prompt_seeds(seed, step, share * hosts)[host * share : (host + 1) * share]
-        answers = (sample or self.sample)(weights, batch.rows, to_devices(seeds, self.mesh))
+        answers = self._begun((sample or self.sample)(weights, batch.rows, to_devices(seeds, self.mesh)))
         return Drawn(batch, answers, began)
 
     def answered(self, drawn: Drawn) -> Answered:
@@ -103,21 +106,36 @@ class Programs:
         tokenizer = self.settings.shared.tokenizer
         return Answered(drawn.batch.prompts, tokens, lengths, tokenizer, stop_ids(tokenizer))
 
-    def rows(self, drawn: Drawn, reference: nnx.State | None) -> GroupBatch:
-        """The rows of the update, with the reference's log-probabilities; returns at once."""
-        answers = drawn.answers
+    def rows(self, drawn: Drawn, answered: Answered, reference: nnx.State | None) -> tuple[GroupBatch, float]:
+        """The rows of the update, with the reference's log-probabilities; returns at once.
+
+        Also the share of their slots that hold a token, of the rows that are computed.
+        """
+        settings, answers = self.settings, drawn.answers
+        sizes = self.on_every_host(
+            {name: answered.sizes[name] for name in ("prompt_tokens", "slabs")} | {"lengths": answered.lengths}
+        )
+        tokens, slabs = (sizes[name].astype(np.int64) for name in ("prompt_tokens", "slabs"))
+        shards, (host, hosts) = batch_shards(self.mesh), batch_part(self.mesh)
+        cost = slab_cost(settings.shared.model, settings.shared.budget.patches)
+        row, plan = cheapest_plan(tokens, slabs, sizes["lengths"], settings.packed, shards, cost)
+        most = most_rows(len(tokens), row, settings.drawn, shards)
+        layout = plan.layout(row, settings.drawn, most, host, hosts, shards)
         with jax.set_mesh(self.mesh):
-            batch = self.join(drawn.batch.rows, answers.tokens, answers.lengths, answers.log_probs)
-        if reference is None:
-            return batch
-        return dataclasses.replace(batch, reference=self.log_probs(reference, batch))
+            batch = self.pack(
+                drawn.batch.rows, answers.tokens, answers.lengths, answers.log_probs, to_devices(layout, self.mesh)
+            )
+        batch = self._begun(batch)
+        if reference is not None:
+            batch = dataclasses.replace(batch, reference=self._begun(self.log_probs(reference, batch)))
+        return batch, plan.filled(row, shards)
 
     def updated(
         self, state: TrainState, batch: GroupBatch, by_token: np.ndarray, advantages: Advantages, rate: float
     ) -> tuple[TrainState, "Updates"]:
         """The state after all updates from a rollout, or as it was where the guard found one of them bad."""
         with jax.set_mesh(self.mesh):
-            batch = self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh))
+            batch = self._begun(self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh)))
         count, taken = self.settings.updates, []
         before = jax.tree.map(jax.numpy.copy, (state.params, state.optimizer)) if count > 1 else None
         for _ in range(count):
@@ -127,6 +145,10 @@ class Programs:
         if before and bool(taken[-1].halted):
             state = dataclasses.replace(state, params=before[0], optimizer=before[1])
         return state, Updates(taken[0], taken[-1])
+
+    def _begun(self, found: Any) -> Any:
+        """What a program returns at once; waited for on CPUs, where programs with collectives block each other."""
+        return jax.block_until_ready(found) if self.mesh.devices.flat[0].platform == "cpu" else found
 
     def on_every_host(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays with this host's rows in front, as those of all hosts."""

@@ -27,7 +27,7 @@ def rl_recipe(model: str) -> ConfigDict:
     config.curriculum = ("rl",)
     config.stages = {"rl": stage_recipe(instructions=0.0)}
     config.data.row.tokens = 1536  # of a prompt, its clip included
-    del config.data["pack"], config.data["instructions"]
+    del config.data["pack"], config.data["instructions"], config.compute["microbatches"]
     config.update(
         {
             "held_out": {  # rewards of answers to prompts of another split
@@ -44,6 +44,9 @@ def rl_recipe(model: str) -> ConfigDict:
                 "top_p": 1.0,
                 "staleness": 0,  # 1: the next batch is answered by the policy before the update, while rewards are made
             },
+            # Rows (tokens, slabs) of the update and of the reference: prompts with all their answers, several a row.
+            # The shape that suits a step best is taken, and compiled when it is taken first.
+            "packed": ((2048, 8), (3072, 16), (4096, 24)),
             "grpo": {
                 "updates": 1,  # steps of the optimizer on each rollout
                 "clip_low": grpo.clip_low,

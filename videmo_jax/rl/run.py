@@ -51,8 +51,9 @@ from videmo_jax.training.state import TrainState, fresh_state, initial_params, s
 from videmo_jax.training.stopped import Halt, TrainingStopped, stop
 
 STAGE = "rl"
-# Beside those of every run: how rewards are made, but not what they are.
+# Beside those of every run: how rewards are made, but not what they are, and how rows are filled.
 FREE_FIELDS = (
+    "packed",
     *(f"rewards.{name}" for name in ("workers", "timeout", "own_timeout", "max_failed_share")),
     *(f"rewards.endpoint.{name}" for name in ("url", "replies", "concurrency", "timeout", "attempts", "longest_wait")),
     *(f"rewards.endpoint.{name}" for name in ("longest_asked_wait", "max_failures_in_a_row")),
@@ -198,7 +199,7 @@ class _Trainer:
                 stale = settings.staleness and step < self.plan.steps
                 coming = self.drawn(feed.peek(), state, step + 1) if stale else None
                 began = time.perf_counter()
-                rows = programs.rows(rollout.drawn, reference)
+                rows, filled = programs.rows(rollout.drawn, rollout.answered, reference)
                 try:
                     rewards = rollout.rewards.result(lambda: self.session.stop.asked)
                     values = self.rewarded(step, rollout.answered, rewards)
@@ -211,7 +212,7 @@ class _Trainer:
                 state, updates = programs.updated(state, rows, by_token, advantages, loop.rate(step))
                 ahead = self.collected(coming) if coming else None
                 measured = updates.numbers()
-                values |= {"seconds_rollout": rollout.seconds, "seconds_reward": waited}
+                values |= {"filled": filled, "seconds_rollout": rollout.seconds, "seconds_reward": waited}
                 values |= {"seconds_update": time.perf_counter() - began}
                 self.write_samples(step, rollout.answered, rewards, advantages)
                 loop.took(step, state, measured | values, fed, at_once=True)
@@ -256,15 +257,13 @@ class _Trainer:
         return values
 
     def work(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The operations of a step that are no padding, and the share of the update's slots that hold a token."""
+        """The operations of a step that are no padding."""
         settings = self.plan.settings
         decoding, updates = settings.decoding, settings.updates
         sums = {name: float(rows[name].sum()) for name in ("prompt_tokens", "answer_tokens", "slabs", "patches")}
         forward = answers_flops(settings.shared.model, prompts=len(rows["branch"]), answers=decoding.answers, **sums)
-        slots = self.config.batch * (settings.shared.budget.tokens + decoding.answers * decoding.max_new_tokens)
-        filled = (sums["prompt_tokens"] + sums["answer_tokens"]) / slots
         # Every answer is drawn, read by the reference where there is one, and learnt from.
-        return {"flops": forward * (1 + bool(settings.grpo.beta) + 3 * updates), "filled": filled}
+        return {"flops": forward * (1 + bool(settings.grpo.beta) + 3 * updates)}
 
     def write_samples(self, step: int, answered: Answered, rewards: GroupRewards, advantages: Advantages) -> None:
         """Logs what failed, and on the first host some groups of the steps that are logged."""

@@ -1,6 +1,7 @@
 """The update of the policy and the log-probabilities that it needs, each one compiled program on the mesh."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,20 +31,22 @@ def make_policy_step(
 ) -> Callable[[TrainState, GroupBatch, float], tuple[TrainState, StepMetrics]]:
     """The compiled update (state, batch, learning rate) -> (state, metrics), as `training.step.make_step` says.
 
-    Several updates from one rollout are several calls with the same batch. The metrics' sums are those of `rl.loss`.
+    Several updates from one rollout are several calls with the same batch. The metrics' sums are those of `rl.loss`. A
+    device takes its rows one after the other, and none that is empty on all devices.
     """
+    compute = replace(compute, row_by_row=True)
     return make_step(config, optimizer, mesh, compute, guard, partial(grpo_sums, spec=spec), trained)
 
 
 def make_log_prob_step(
     config: ModelConfig, mesh: Mesh, compute: ComputeSpec, temperature: float
-) -> Callable[[nnx.State, GroupBatch], Float[Array, "B G C"]]:
+) -> Callable[[nnx.State, GroupBatch], Float[Array, "R A"]]:
     """The compiled (parameters, batch) -> log-probabilities of the answers' tokens, split as the batch is.
 
     With the reference's parameters it gives `GroupBatch.reference`.
     """
     body = partial(answer_log_probs, chunk=compute.loss_chunk, temperature=temperature)
-    return make_forward(config, mesh, compute, body, BATCH_SPLIT)
+    return make_forward(config, mesh, replace(compute, row_by_row=True), body, BATCH_SPLIT)
 
 
 def numbers(metrics: StepMetrics) -> dict[str, Any]:

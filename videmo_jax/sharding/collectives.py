@@ -77,6 +77,11 @@ def sum_over(x: Any, axes: Sequence[str]) -> Any:
     return lax.psum(x, tuple(axes)) if axes and _mesh() is not None else x
 
 
+def most_over(x: Array, axes: Sequence[str]) -> Array:
+    """The largest of what the devices along mesh axes have."""
+    return lax.pmax(x, tuple(axes)) if axes and _mesh() is not None else x
+
+
 @jax.custom_vjp
 def enter_tensor(x: Array) -> Array:
     """Activations before weights that are split over the tensor axis; the gradients of the parts are summed."""

@@ -153,10 +153,11 @@ def mesh_of(config: ConfigDict) -> Mesh:
       ConfigError, ValueError: the batch does not split over them.
     """
     mesh = make_mesh(config.mesh.to_dict())
-    if config.batch % (batch_shards(mesh) * config.compute.microbatches):
+    parts = config.compute.get("microbatches", 1)  # which RL has not
+    if config.batch % (batch_shards(mesh) * parts):
         raise ConfigError(
             f"batch is {config.batch}; it must be a multiple of the {batch_shards(mesh)} devices that split it, times "
-            f"compute.microbatches {config.compute.microbatches}"
+            f"compute.microbatches {parts}"
         )
     return mesh
 

@@ -20,7 +20,7 @@ from videmo_jax.model.compute import REMAT, Compute
 from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.layers import products_in
 from videmo_jax.model.videmo import Rows, VidEmo, abstract_model
-from videmo_jax.sharding.collectives import BATCH, sum_over, unsummed
+from videmo_jax.sharding.collectives import BATCH, most_over, sum_over, unsummed
 from videmo_jax.sharding.rules import RULES, batch_shards, shard_state
 from videmo_jax.training.guard import GuardSpec, watch
 from videmo_jax.training.optimizer import descend
@@ -67,6 +67,7 @@ class ComputeSpec:
     attention: str = "auto"  # a name of model.attention.KERNELS
     loss_chunk: int = 512  # tokens of a row whose logits exist at once
     microbatches: int = 1  # parts of a batch that a device computes one after the other
+    row_by_row: bool = False  # in place of parts: a device's rows, up to the last that holds something
 
     def __post_init__(self) -> None:
         choices = {
@@ -164,13 +165,14 @@ def make_forward(
 
     Args:
       config, mesh, compute: of the model.
-      body: of a device's part of the batch.
+      body: of a device's part of the batch, or with `compute.row_by_row` of each of its rows.
       out: `PartitionSpec()` where the body returns what all devices have alike, such as sums over them;
         `BATCH_SPLIT` where it returns arrays with the rows in front.
     """
 
     def local(merge: Callable[..., VidEmo], params: nnx.State, batch: HasRows) -> Any:
-        return body(merge(params), batch, compute.on(mesh))
+        whole = partial(body, merge(params), compute=compute.on(mesh))
+        return _row_by_row(whole, batch) if compute.row_by_row else whole(batch)
 
     on_devices = _on_every_device(config, mesh, compute, local, lambda stored: out)
 
@@ -252,7 +254,7 @@ def _gradients(
         return sums.loss, sums
 
     gradient = jax.value_and_grad(summed_loss, has_aux=True)
-    if spec.microbatches == 1:
+    if spec.microbatches == 1 and not spec.row_by_row:
         (_, sums), gradients = gradient(params, batch)
     else:
 
@@ -260,11 +262,43 @@ def _gradients(
             (_, sums), gradients = gradient(params, part)
             return jax.tree.map(jnp.add, so_far, (sums, gradients)), None
 
-        parts = jax.tree.map(lambda x: x.reshape(spec.microbatches, -1, *x.shape[1:]), batch)
-        found = jax.eval_shape(summed_loss, params, jax.tree.map(lambda x: x[0], parts))[1]
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), found)
-        (sums, gradients), _ = lax.scan(add, (zero, jax.tree.map(jnp.zeros_like, params)), parts)
+        parts = _cut(batch, len(batch.rows.tokens) if spec.row_by_row else spec.microbatches)
+        found = jax.eval_shape(summed_loss, params, _part(parts, 0))[1]
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), found), jax.tree.map(jnp.zeros_like, params)
+        if spec.row_by_row:
+            sums, gradients = lax.fori_loop(0, _filled(batch), lambda at, found: add(found, _part(parts, at))[0], zero)
+        else:
+            (sums, gradients), _ = lax.scan(add, zero, parts)
     return sums, _over_devices(gradients, spec.dtype)
+
+
+def _cut(batch: HasRows, parts: int) -> HasRows:
+    """A device's rows as so many parts."""
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+
+
+def _part(parts: HasRows, at: Array | int) -> HasRows:
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, at, keepdims=False), parts)
+
+
+def _filled(batch: HasRows) -> Int[Array, ""]:
+    """How many rows of a device hold something, or of that which has most: all take part in what travels."""
+    held = jnp.any(batch.rows.segment_ids > 0, axis=1)
+    return most_over(jnp.max(jnp.where(held, jnp.arange(1, len(held) + 1), 0)), BATCH)
+
+
+def _row_by_row(body: Callable[[HasRows], Any], batch: HasRows) -> Any:
+    """What the body returns of each row; 0 for those behind the last that holds something."""
+    parts = _cut(batch, len(batch.rows.tokens))
+    found = jax.eval_shape(body, _part(parts, 0))
+    kept = jax.tree.map(lambda x: jnp.zeros((len(batch.rows.tokens), *x.shape), x.dtype), found)
+
+    def one(at: Array, kept: Any) -> Any:
+        put = partial(lax.dynamic_update_index_in_dim, index=at, axis=0)
+        return jax.tree.map(put, kept, body(_part(parts, at)))
+
+    kept = lax.fori_loop(0, _filled(batch), one, kept)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
 
 
 def _over_devices(gradients: nnx.State, dtype: Any) -> nnx.State:

@@ -48,14 +48,23 @@ Objective = Callable[[TokenScores, Any], HasLoss]
 
 
 def token_scores(
-    table: Table, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], chunk: int, *, temperature: float = 1.0
+    table: Table,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    chunk: int,
+    count: Int[Array, ""] | None = None,
+    *,
+    temperature: float = 1.0,
 ) -> TokenScores:
-    """Scores of tokens, `chunk` of each row at a time, without a gradient worth having: use `summed` for one."""
+    """Scores of tokens, `chunk` of each row at a time, without a gradient worth having: use `summed` for one.
 
-    def step(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
-        return None, _scores(*part, table.rows, table.share, temperature)[0]
+    With `count`, those of so many in front: the scores of chunks that hold none of them are 0, and not computed.
+    """
 
-    _, scores = lax.scan(step, None, (_split(hidden, chunk), _split(targets, chunk)))
+    def step(_: tuple[()], part: tuple[Array, Array]) -> tuple[tuple[()], TokenScores]:
+        return (), _scores(*part, table.rows, table.share, temperature)[0]
+
+    _, scores = _over_chunks(step, (), (_split(hidden, chunk), _split(targets, chunk)), count)
     return jax.tree.map(partial(_join, length=hidden.shape[1]), scores)
 
 
@@ -66,6 +75,7 @@ def summed(
     targets: Int[Array, "B T"],
     facts: Any,
     chunk: int,
+    count: Int[Array, ""] | None = None,
     *,
     temperature: float = 1.0,
     by_entropy: bool = False,
@@ -81,25 +91,28 @@ def summed(
       targets: tokens.
       facts: a tree of arrays [B, T].
       chunk: tokens of a row whose logits exist at once.
+      count: tokens in front beyond which nothing counts, and no chunk is computed; None: all.
       temperature: by which logits are divided.
       by_entropy: whether the entropy has a gradient, too.
     """
-    return _summed(hidden, table.rows, targets, facts, chunk, table.share, objective, temperature, by_entropy)
+    return _summed(hidden, table.rows, targets, facts, count, chunk, table.share, objective, temperature, by_entropy)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8, 9))
 def _summed(
     hidden: Array,
     table: Array,
     targets: Array,
     facts: Any,
+    count: Array | None,
     chunk: int,
     share: TableShare,
     objective: Objective,
     temperature: float,
     by_entropy: bool,
 ) -> Any:
-    return _pass(hidden, table, targets, facts, chunk, share, objective, temperature, by_entropy, gradients=False)[0]
+    given = hidden, table, targets, facts, count, chunk, share, objective, temperature, by_entropy
+    return _pass(*given, gradients=False)[0]
 
 
 def _forward(*given: Any) -> Any:
@@ -114,9 +127,9 @@ def _backward(
     by_entropy: bool,
     gradients: tuple[Array, Array],
     wanted: HasLoss,
-) -> tuple[Array, Array, None, None]:
-    by_hidden, by_table = gradients
-    return by_hidden * wanted.loss.astype(by_hidden.dtype), by_table * wanted.loss.astype(by_table.dtype), None, None
+) -> tuple[Array, Array, None, None, None]:
+    by_hidden, by_table = (slope * wanted.loss.astype(slope.dtype) for slope in gradients)
+    return by_hidden, by_table, None, None, None
 
 
 _summed.defvjp(_forward, _backward)
@@ -127,6 +140,7 @@ def _pass(
     table: Array,
     targets: Array,
     facts: Any,
+    count: Array | None,
     chunk: int,
     share: TableShare,
     objective: Objective,
@@ -164,7 +178,7 @@ def _pass(
     scored = TokenScores(*(jax.ShapeDtypeStruct(targets.shape, dtype) for dtype in (jnp.float32, jnp.float32, bool)))
     zero = jax.tree.map(lambda x: jnp.zeros((), jnp.float32), jax.eval_shape(objective, scored, facts))
     start = (zero, jnp.zeros(table.shape, jnp.float32) if gradients else None)
-    (sums, by_table), by_hidden = lax.scan(step, start, parts)
+    (sums, by_table), by_hidden = _over_chunks(step, start, parts, count)
     if not gradients:
         return sums, None
     return sums, (_join(by_hidden, hidden.shape[1]), by_table.astype(table.dtype))
@@ -184,6 +198,24 @@ def _scores(
     whole = jnp.log(total) + highest
     entropy = whole - share.sum(jnp.sum(exps * logits, axis=-1)) / total
     return TokenScores(chosen - whole, entropy, chosen >= highest), exps / total[..., None], wanted
+
+
+def _over_chunks(step: Callable[..., Any], start: Any, parts: Any, count: Array | None) -> tuple[Any, Any]:
+    """`lax.scan` over chunks of B x N tokens; with `count` it ends after the chunk that holds the last of so many."""
+    if count is None:
+        return lax.scan(step, start, parts)
+    chunk = jax.tree.leaves(parts)[0].shape[2]
+    take = partial(lax.dynamic_index_in_dim, keepdims=False)
+    found = jax.eval_shape(step, start, jax.tree.map(lambda x: x[0], parts))[1]
+    length = len(jax.tree.leaves(parts)[0])
+    kept = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), found)
+
+    def one(at: Array, so_far: tuple[Any, Any]) -> tuple[Any, Any]:
+        carry, kept = so_far
+        carry, found = step(carry, jax.tree.map(lambda x: take(x, at), parts))
+        return carry, jax.tree.map(lambda x, y: lax.dynamic_update_index_in_dim(x, y, at, 0), kept, found)
+
+    return lax.fori_loop(0, -(-count // chunk), one, (start, kept))
 
 
 def _split(x: Array, chunk: int) -> Array:
