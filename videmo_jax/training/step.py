@@ -171,7 +171,11 @@ def make_forward(
     """
 
     def local(merge: Callable[..., VidEmo], params: nnx.State, batch: HasRows) -> Any:
-        whole = partial(body, merge(params), compute=compute.on(mesh))
+        model = merge(params)
+
+        def whole(part: HasRows) -> Any:
+            return body(model, part, compute.on(mesh))
+
         return _row_by_row(whole, batch) if compute.row_by_row else whole(batch)
 
     on_devices = _on_every_device(config, mesh, compute, local, lambda stored: out)
