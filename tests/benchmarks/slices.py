@@ -61,10 +61,12 @@ COLUMNS = (
 RL_HEADER = """
 ## RL
 
-A step of RL is several programs on one mesh: weights are gathered for the rollout, prompts are answered, the frozen
-reference scores the answers, the policy is updated. All stay within what the others leave of the chip.
+A step of RL is several programs on one mesh: weights are gathered for the rollout, prompts are answered, prompts and
+answers are packed into rows, the frozen reference scores the answers, the policy is updated. All stay within what the
+others leave of the chip.
 
 - Held beside: policy, optimizer, reference, prompts and answers, where they are no arguments of the program.
+- Reference and update: of the longest shape of `packed`, a row on each chip or group of chips that share one.
 - The rollout's FLOPs, bytes and seconds are those of answers that are all as long as they may get.
 - Takes at least: the slowest of products, memory, interconnect and network, if it hid all others.
 
