@@ -153,6 +153,7 @@ def test_an_answer_behind_a_long_thought_is_read():
 
 HOSTILE = (
     "<think>", "<answer>", "```json\n", "\\boxed{", '{"answer":', "~~a", "(A) ", "A\n", "\n", "\u200b", "<|im_end|>",
+    "\n\t", "\n\nuser", "\nanswer",
     "Answer:\n", "I choose A ", "weak ", "sad or ", "could be sad ", "A? ", "wrong answer is A ", "(G) Fear ", "1/",
 )  # fmt: skip
 

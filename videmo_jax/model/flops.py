@@ -50,10 +50,10 @@ def step_flops(
       tokens, slabs, patches: of a row, of a row, of a slab: the shape that is computed, padding included.
       remat, vision_remat: what the backward pass computes again.
     """
-    tokens_of_all = rows * tokens
-    text = _Text(tokens_of_all, tokens_of_all, tokens_of_all * tokens / 2)
-    found = _step(config, text, rows * slabs, patches, remat, vision_remat)
-    return StepFlops(found.model - 3 * _attention_products(config.text) * text.pairs, found.executed)
+    how = {"remat": remat, "vision_remat": vision_remat}
+    found = packed_step_flops(config, rows, tokens, tokens, slabs, patches, **how)
+    attention = _attention_products(config.text) * rows * tokens * tokens / 2
+    return StepFlops(found.model - 3 * attention, found.executed)
 
 
 def group_step_flops(

@@ -107,9 +107,9 @@ class Programs:
         return Answered(drawn.batch.prompts, tokens, lengths, tokenizer, stop_ids(tokenizer))
 
     def rows(self, drawn: Drawn, answered: Answered, reference: nnx.State | None) -> tuple[GroupBatch, float]:
-        """The rows of the update, with the reference's log-probabilities; returns at once.
+        """The rows of the update, with the reference's log-probabilities, and which share of their slots holds a token.
 
-        Also the share of their slots that hold a token, of the rows that are computed.
+        Returns at once; of several hosts each waits until the others have the lengths, and the devices are free.
         """
         settings, answers = self.settings, drawn.answers
         sizes = self.on_every_host(
