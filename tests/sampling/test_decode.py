@@ -137,6 +137,25 @@ def test_rows_without_a_prompt_are_done_before_the_first_token(model):
     assert (np.asarray(beside.log_probs[3]) == 0).all()
 
 
+@pytest.mark.parametrize(
+    "lanes",
+    [dict(slots=4), dict(slots=4, together=2), dict(slots=3, together=1), dict(slots=1, together=1)],
+    ids=str,
+)
+def test_lanes_that_take_what_is_next_give_the_answers_of_all_at_once(model, lanes):
+    rows = as_rows([*prompts(), *prompts()[:2]])
+    rows = dataclasses.replace(rows, segment_ids=rows.segment_ids * (np.arange(5) != 1)[:, None])  # one is empty
+    decoding = Decoding(14, answers=4, temperature=2.0)
+    how = dict(stop_ids=(STOP, *range(80, 90)), banned_ids=(90,))
+    at_once = generate(*model, rows, seeds(5), decoding=decoding, **how)
+    lengths = np.asarray(at_once.lengths)
+    assert (lengths[1] == 0).all() and len(np.unique(lengths)) > 5 and lengths.max() == 14
+    found = generate(*model, rows, seeds(5), decoding=dataclasses.replace(decoding, **lanes), **how)
+    np.testing.assert_array_equal(found.tokens, at_once.tokens)
+    np.testing.assert_array_equal(found.lengths, lengths)
+    np.testing.assert_allclose(found.log_probs, at_once.log_probs, atol=1e-5)
+
+
 @pytest.mark.parametrize("places", [128, 1188])  # of a block, and the blocks of Qwen's vocabulary
 def test_a_place_without_weight_is_never_drawn(places):
     random = np.random.default_rng(0)
@@ -184,7 +203,14 @@ def test_filters_keep_the_likeliest(model, filters):
 
 
 def test_decoding_refuses_settings_without_meaning():
-    for wrong in (dict(max_new_tokens=0), dict(temperature=-1.0), dict(top_p=0.0), dict(answers=0)):
+    for wrong in (
+        dict(max_new_tokens=0),
+        dict(temperature=-1.0),
+        dict(top_p=0.0),
+        dict(answers=0),
+        dict(answers=4, together=3, slots=3),
+        dict(answers=4, slots=6),
+    ):
         with pytest.raises(ValueError, match="decoding"):
             Decoding(**wrong)
 
@@ -222,8 +248,9 @@ def test_a_mask_bans_to_the_bit_what_writing_single_logits_does(decoding, banned
 
     def draw(logits, banned):
         step = jax.jit(partial(draw_tokens, seeds=seeds(4), decoding=decoding, banned_ids=banned))
-        assert "scatter" not in step.lower(logits, jnp.int32(3)).as_text()
-        return tuple(map(np.asarray, step(logits, jnp.int32(3))))
+        given = logits, jnp.full(4, 3), jnp.broadcast_to(jnp.arange(5), (4, 5))
+        assert "scatter" not in step.lower(*given).as_text()
+        return tuple(map(np.asarray, step(*given)))
 
     token, log_prob = draw(logits, banned)
     np.testing.assert_array_equal(token, draw(written, ())[0])

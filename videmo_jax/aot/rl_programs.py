@@ -66,14 +66,15 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
       ValueError: the config contradicts itself.
     """
     settings = read_rl_settings(config, "", runs=False)
-    shared, decoding, whole = settings.shared, settings.decoding, whole_mesh(mesh)
+    shared, decoding, whole = settings.shared, settings.decoding, whole_mesh(mesh, settings.rollout_tensor)
     optimizer = make_optimizer(settings.stage.optimizer)
     programs = Programs(settings, mesh, optimizer)
-    sample = make_sampler(shared.model, mesh, shared.compute.dtype, decoding, STOPS, BANNED)
+    tensor = settings.rollout_tensor
+    sample = make_sampler(shared.model, mesh, shared.compute.dtype, decoding, STOPS, BANNED, tensor=tensor)
     state = state_layout(shared.model, optimizer, mesh, shared.trained)
     arrays = _arrays(settings, state, config.batch, mesh)
     weights = _weights(settings, whole)
-    works = _works(settings, arrays, weights, config.batch, mesh)
+    works = _works(settings, arrays, weights, config.batch, mesh, whole)
     # With one step of staleness the batch before waits for its rewards meanwhile.
     # Before several updates parameters and moments are copied: a bad one takes all of them back.
     kept = (state.params, state.optimizer) if settings.updates > 1 else ()
@@ -138,7 +139,9 @@ def _weights(settings: RlSettings, mesh: Mesh) -> nnx.State:
     )
 
 
-def _works(settings: RlSettings, arrays: _Arrays, weights: nnx.State, rows: int, mesh: Mesh) -> dict[str, Work]:
+def _works(
+    settings: RlSettings, arrays: _Arrays, weights: nnx.State, rows: int, mesh: Mesh, answering: Mesh
+) -> dict[str, Work]:
     """What each program computes; a third of an update's own operations are those of a pass forward.
 
     The rollout makes that pass token by token, and so it reads weights and caches for every token.
@@ -151,12 +154,13 @@ def _works(settings: RlSettings, arrays: _Arrays, weights: nnx.State, rows: int,
     sizes = (row.tokens, row.tokens - prompt.tokens, row.slabs, row.patches)
     flops = packed_step_flops(model, share, *sizes, remat=spec.remat, vision_remat=spec.vision_remat)
     how = spec.on(mesh), 1
-    decoded = (decoding.max_new_tokens - 1) * _token_traffic(settings, weights, rows, mesh)
+    decoded = (decoding.max_new_tokens - 1) * _token_traffic(settings, weights, rows, answering)
+    read = bytes_on_device(_weights(settings, whole_mesh(mesh)))
     return {
         "gather": Work(StepFlops(0.0, 0.0), bytes_on_device(params) + whole),
         "rollout": Work(StepFlops(drawn, drawn), whole + decoded),
         "pack": Work(StepFlops(0.0, 0.0), bytes_on_device((arrays.rows, arrays.group))),
-        "reference": Work(StepFlops(flops.model / 3, flops.model / 3), whole),
+        "reference": Work(StepFlops(flops.model / 3, flops.model / 3), read),
         "update": Work(
             flops,
             least_memory_traffic(params, model, mesh, share, row, *how),

@@ -28,7 +28,7 @@ from videmo_jax.model.layers import (
     weight,
 )
 from videmo_jax.model.lora import Adapters
-from videmo_jax.model.strips import Strips, multiply
+from videmo_jax.model.strips import Int8, Strips, multiply
 from videmo_jax.model.tables import Table, gather
 from videmo_jax.sharding.collectives import enter_tensor, leave_tensor
 
@@ -113,7 +113,9 @@ class FusedLayer(DecoderLayer):
     One layer, not a stack, and without adapters; it is built once before the loop that decodes.
     """
 
-    def __init__(self, layer: DecoderLayer, lay_out: Callable[[Array], Array | Strips] = lambda matrix: matrix) -> None:
+    def __init__(
+        self, layer: DecoderLayer, lay_out: Callable[[Array], Array | Strips | Int8] = lambda matrix: matrix
+    ) -> None:
         """`lay_out` makes of each matrix what products read, such as `Strips.of`."""
         if layer.lora is not None:
             raise UserError("a model with adapters does not decode; use its plain one, of model.lora.merged")

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,7 @@ class HeldOutRewards:
         self._prompts, self._programs, self._rewards, self._batch = prompts, programs, rewards, batch
         self._say = say
         decoding = programs.settings.decoding
-        drawn = replace(decoding, answers=prompts.answers) if prompts.answers else Decoding(decoding.max_new_tokens)
+        drawn = decoding.of(prompts.answers) if prompts.answers else Decoding(decoding.max_new_tokens)
         self._sample = programs.sampler(drawn)
 
     def __call__(self, params: nnx.State, step: int, folder: Path | None) -> dict[str, float]:

@@ -40,6 +40,7 @@ class RlSettings:
       shared: of every recipe.
       stage: which samples are asked, how long, with which optimizer.
       decoding: of the rollout.
+      rollout_tensor: devices that have one copy of the weights between them while they answer; 0: as while training.
       packed: shapes of rows of the update.
       staleness: updates that a policy is behind when it answers, 0 or 1.
       updates: steps of the optimizer on each rollout.
@@ -53,6 +54,7 @@ class RlSettings:
     shared: Settings
     stage: Stage
     decoding: Decoding
+    rollout_tensor: int
     packed: tuple[Budget, ...]
     staleness: int
     updates: int
@@ -119,7 +121,14 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         raise ConfigError(f"curriculum is {tuple(config.curriculum)}; RL has one stage, after those of SFT")
     rollout, grpo = config.rollout, config.grpo
     decoding = Decoding(
-        rollout.max_new_tokens, rollout.answers, rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p
+        rollout.max_new_tokens,
+        rollout.answers,
+        rollout.temperature,
+        rollout.top_k,
+        rollout.top_p,
+        rollout.slots,
+        rollout.together,
+        rollout.int8,
     )
     if decoding.answers < 2:
         raise ConfigError(f"rollout.answers is {decoding.answers}; a group needs 2 or more to be compared")
@@ -161,6 +170,7 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         shared,
         stages[0],
         decoding,
+        rollout.tensor,
         _packed(config, shared.budget, decoding),
         rollout.staleness,
         grpo.updates,

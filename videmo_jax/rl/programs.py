@@ -55,7 +55,7 @@ class Programs:
     def __init__(self, settings: RlSettings, mesh: Mesh, optimizer: optax.GradientTransformation) -> None:
         shared = settings.shared
         self.mesh, self.settings = mesh, settings
-        self.gather = make_gather(shared.model, mesh, shared.compute.dtype)
+        self.gather = make_gather(shared.model, mesh, shared.compute.dtype, tensor=settings.rollout_tensor)
         self.sample = self.sampler(settings.decoding)
         # The reference's forward pass is the policy's: frozen, and stored in the dtype of the computation.
         self.log_probs = make_log_prob_step(shared.model, mesh, shared.compute, settings.grpo.temperature)
@@ -75,7 +75,8 @@ class Programs:
         """The program that draws answers."""
         shared = self.settings.shared
         stops, banned = stop_ids(shared.tokenizer), banned_ids(shared.tokenizer, shared.model)
-        return make_sampler(shared.model, self.mesh, shared.compute.dtype, decoding, stops, banned)
+        how = {"tensor": self.settings.rollout_tensor}
+        return make_sampler(shared.model, self.mesh, shared.compute.dtype, decoding, stops, banned, **how)
 
     def draw(
         self,

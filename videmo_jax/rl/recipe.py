@@ -42,6 +42,10 @@ def rl_recipe(model: str) -> ConfigDict:
                 "temperature": grpo.temperature,  # by which the loss divides logits, too
                 "top_k": 0,  # 0: all tokens may be drawn, as the loss supposes
                 "top_p": 1.0,
+                "tensor": 0,  # devices that have one copy of the weights between them; 0: as mesh.tensor
+                "slots": 0,  # answers under way at once on a group of devices; one that ends gives its place; 0: all
+                "together": 0,  # answers to a prompt that read its cache, and take their slots, together; 0: all
+                "int8": False,  # weights of the decoder's products in 8 bits while answers are drawn
                 "staleness": 0,  # 1: the next batch is answered by the policy before the update, while rewards are made
             },
             # Rows (tokens, slabs) of the update and of the reference: prompts with all their answers, several a row.

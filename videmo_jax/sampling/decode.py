@@ -1,11 +1,12 @@
 """Prefill and decode in one compiled loop: what several questions or several answers share is read once.
 
 A prompt is a row, or a row with one of its Q questions: the row's clip passes the vision tower, and the row the
-decoder, once for all of them. G answers go on from each prompt.
+decoder, once for all of them. G answers go on from each prompt. What an answer is depends on its prompt, its seed and
+its number alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -19,10 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 from videmo_jax.model.attention import Cache, cached_attention
 from videmo_jax.model.language import DecoderLayer, FusedLayer
 from videmo_jax.model.layers import products_in, rms_norm, take_layer
-from videmo_jax.model.strips import Strips, multiply
+from videmo_jax.model.strips import Int8, Strips, multiply
 from videmo_jax.model.tables import look_up
 from videmo_jax.model.videmo import Rows, VidEmo
 from videmo_jax.sampling.draw import Decoding, draw_tokens
+from videmo_jax.sampling.lanes import Texts, Work
 from videmo_jax.sampling.prefill import Questions, first_logits, read_questions, read_rows
 
 
@@ -39,21 +41,6 @@ class Answers:
     tokens: Int32[Array, "*R G C"]
     log_probs: Float[Array, "*R G C"]
     lengths: Int32[Array, "*R G"]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _State:
-    """What the loop knows of the answers to R prompts: as in `Answers`, and which have ended."""
-
-    tokens: Int32[Array, "R G C"]
-    log_probs: Float[Array, "R G C"]
-    lengths: Int32[Array, "R G"]
-    done: Bool[Array, "R G"]
-
-
-# (logits [R, G, V], slot) -> token and log-probability [R, G] each
-Draw = Callable[[Array, Array], tuple[Array, Array]]
 
 
 @partial(jax.jit, static_argnames=("graph", "decoding", "stop_ids", "banned_ids", "dtype", "platform"))
@@ -114,84 +101,84 @@ def draw_answers(
 ) -> Answers:
     """`generate` within a program of the caller's; parameters are in `dtype`."""
     with products_in(dtype):
-        state = _generate(
+        texts = _generate(
             model,
             rows,
+            seeds.reshape(-1),
             questions,
-            partial(draw_tokens, seeds=seeds.reshape(-1), decoding=decoding, banned_ids=banned_ids),
-            decoding.answers,
-            decoding.max_new_tokens,
+            decoding,
+            banned_ids,
             jnp.asarray(stop_ids, jnp.int32),
             dtype,
-            Strips.of if platform == "cpu" else lambda matrix: matrix,
+            Int8.of if decoding.int8 else Strips.of if platform == "cpu" else lambda matrix: matrix,
         )
-    answers = Answers(state.tokens, state.log_probs, state.lengths)
-    return jax.tree.map(lambda x: x.reshape(*seeds.shape, *x.shape[1:]), answers)
+    shape = (*seeds.shape, decoding.answers)
+    return Answers(texts.tokens.reshape(*shape, -1), texts.log_probs.reshape(*shape, -1), texts.lengths.reshape(*shape))
 
 
 def _generate(
     model: VidEmo,
     rows: Rows,
+    seeds: UInt32[Array, "R"],
     questions: Questions | None,
-    draw: Draw,
-    group: int,
-    slots: int,
-    stop_ids: Int32[Array, "E"],
+    decoding: Decoding,
+    banned_ids: tuple[int, ...],
+    stops: Int32[Array, "E"],
     dtype: Any,
-    lay_out: Callable[[Array], Array | Strips],
-) -> _State:
+    lay_out: Callable[[Array], Array | Strips | Int8],
+) -> Texts:
     """Prefill, then one pass of the loop for each further token, until all answers have ended."""
-    decoder = model.language
+    decoder, count = model.language, decoding.max_new_tokens
     embedding, output = decoder.tables(dtype)
     prompts = read_rows(model, rows, embedding, dtype)
     if questions is not None:
         prompts = read_questions(decoder, prompts, questions, embedding)
-    layers = [FusedLayer(take_layer(decoder.layers, i), lay_out) for i in range(decoder.config.layers)]
-    shared, own, before = _caches(prompts.blocks, group, slots)
-    head = lay_out(output.rows.T)  # turned once, not in every step
+    units, lanes, together = decoding.shape(len(prompts.end), whole=questions is None)
+    parts = decoding.answers // together  # units of a prompt
 
-    def record(state: _State, slot: Array, logits: Array) -> _State:
-        """Draws the token of `slot` for every answer."""
-        token, log_prob = draw(output.share.joined(logits), slot)
-        token = jnp.where(state.done, stop_ids[0], token)
-        return _State(
-            state.tokens.at[:, :, slot].set(token),
-            state.log_probs.at[:, :, slot].set(jnp.where(state.done, 0.0, log_prob)),
-            state.lengths + ~state.done,
-            state.done | jnp.isin(token, stop_ids),
+    def draw(logits: Array, unit: Array, slot: Array) -> tuple[Array, Array]:
+        """The tokens of a slot of some units, and their log-probabilities."""
+        numbers = unit[:, None] % parts * together + jnp.arange(together)
+        return draw_tokens(
+            output.share.joined(logits), slot, numbers, seeds[unit // parts], decoding=decoding, banned_ids=banned_ids
         )
 
-    def step(carry: tuple[Array, list[Cache], _State]) -> tuple[Array, list[Cache], _State]:
-        """Feeds the token of `slot` through the layers and draws the next one."""
-        slot, caches, state = carry
-        positions = jnp.broadcast_to((prompts.end + slot)[:, None, None], (len(prompts.end), 3, group))
-        angles = decoder.rotary_angles(positions)
-        place = before.shape[1] + slot
-        mask = jnp.arange(caches[0].values.shape[2])[None, None] <= place
-        mask &= jnp.pad(before, [(0, 0), (0, slots)], constant_values=True)[:, None]
-        x, filled = look_up(embedding, state.tokens[:, :, slot]), []
+    layers = [FusedLayer(take_layer(decoder.layers, i), lay_out) for i in range(decoder.config.layers)]
+    head = lay_out(output.rows.T)  # turned once, not in every step
+    # The slots of an only answer follow its prompt in one cache, which saves a pair of products.
+    joined = decoding.answers == 1 and lanes == units
+    shared, own, before = _caches(prompts.blocks, lanes * together, count, joined)
+    source = shared, prompts.end
+    unit, first = jnp.arange(units), jnp.zeros(units, jnp.int32)
+    logits = jnp.repeat(first_logits(prompts, output)[:, None], together, axis=1)
+    texts = Texts.empty(jnp.repeat(prompts.present, parts), together, count, stops[0])
+    texts = texts.with_tokens(first, *draw(jnp.repeat(logits, parts, axis=0), unit, first), stops)
+
+    def step(carry: tuple[Array, list[Cache], Work]) -> tuple[Array, list[Cache], Work]:
+        """Feeds the last token of every answer through the layers and draws the next one."""
+        time, caches, work = carry
+        work = work.refilled(source, parts)
+        lanes = work.lanes
+        shared, end = lanes.prompts or source
+        angles = decoder.rotary_angles(jnp.broadcast_to((end + lanes.slot)[:, None, None], (len(end), 3, together)))
+        # All lanes write to one place, which goes around; a lane sees as many places before it as it has tokens.
+        place = time % count
+        seen = (place - jnp.arange(count)) % count <= lanes.slot[:, None]
+        held = jnp.broadcast_to(before, (len(seen), before.shape[1]))
+        mask = jnp.repeat(jnp.concatenate([held, seen], axis=1), together, axis=0)[:, None]
+        x, filled = look_up(embedding, lanes.texts.at(lanes.slot)), []
         for layer, blocks, cache in zip(layers, shared, caches, strict=True):
-            x, cache = _decode_layer(layer, x, angles, blocks, cache, mask, place)
+            x, cache = _decode_layer(layer, x, angles, blocks, cache, mask, before.shape[1] + place)
             filled.append(cache)
         hidden = rms_norm(x, decoder.norm, decoder.config.norm_eps)
-        return slot + 1, filled, record(state, slot + 1, multiply(hidden, head, jnp.float32))
+        slot = lanes.slot + 1
+        drawn = draw(multiply(hidden, head, jnp.float32), lanes.unit, slot)
+        lanes = replace(lanes, slot=slot, texts=lanes.texts.with_tokens(slot, *drawn, stops))
+        return time + 1, filled, replace(work, lanes=lanes)
 
-    def unfinished(carry: tuple[Array, list[Cache], _State]) -> Bool[Array, ""]:
-        slot, _, state = carry
-        return (slot + 1 < slots) & ~jnp.all(state.done)
-
-    shape = (len(prompts.end), group)
-    state = _State(
-        jnp.full((*shape, slots), stop_ids[0], jnp.int32),
-        jnp.zeros((*shape, slots), jnp.float32),
-        jnp.zeros(shape, jnp.int32),
-        jnp.broadcast_to(~prompts.present[:, None], shape),
-    )
-    first = jnp.zeros((), jnp.int32)
-    logits = first_logits(prompts, output)
-    state = record(state, first, jnp.broadcast_to(logits[:, None], (*shape, logits.shape[-1])))
-    *_, state = lax.while_loop(unfinished, step, (first, own, state))
-    return state
+    begun = jnp.zeros((), jnp.int32), own, Work.begun(texts, source, parts, lanes)
+    *_, work = lax.while_loop(lambda carry: carry[2].unfinished, step, begun)
+    return work.finished()
 
 
 # One layer's caches that are only read, each with the places that hold a token.
@@ -199,31 +186,30 @@ _Blocks = list[tuple[Cache, Bool[Array, "E 1 C"]]]
 
 
 def _caches(
-    blocks: list[tuple[Cache, Bool[Array, "E C"]]], group: int, slots: int
+    blocks: list[tuple[Cache, Bool[Array, "E C"]]], answers: int, slots: int, joined: bool
 ) -> tuple[list[_Blocks], list[Cache], Bool[Array, "#R C"]]:
     """For each layer what answers read, and the cache with their own `slots`; then the places before those.
 
-    The slots of an only answer follow its prompt's last block in one cache, which saves a pair of products.
+    With `joined` the slots of an answer follow its prompt's last block in one cache.
     """
     last, held = blocks[-1]
-    count, prompts, heads, _, width = last.values.shape
+    count, _, heads, _, width = last.values.shape
     layers = [[(jax.tree.map(itemgetter(i), cache), mask[:, None]) for cache, mask in blocks] for i in range(count)]
-    if group == 1:
+    if joined:
         return layers, [shared.pop()[0].with_room(slots) for shared in layers], held
-    empty = Cache.empty(prompts * group, slots, heads, width, last.values.dtype)
-    return layers, [empty] * count, held[:1, :0]
+    return layers, [Cache.empty(answers, slots, heads, width, last.values.dtype)] * count, held[:1, :0]
 
 
 def _decode_layer(
     layer: DecoderLayer,
-    x: Float[Array, "R G D"],
-    angles: Float[Array, "R G H/2"],
+    x: Float[Array, "L W D"],
+    angles: Float[Array, "L W H/2"],
     shared: _Blocks,
     own: Cache,
-    mask: Bool[Array, "#E 1 C"],
+    mask: Bool[Array, "E 1 C"],
     place: Int[Array, ""],
-) -> tuple[Float[Array, "R G D"], Cache]:
-    """One layer for one new token of every answer; returns `own` with that token in `place`, which `mask` ends with."""
+) -> tuple[Float[Array, "L W D"], Cache]:
+    """One layer for one new token of every answer; returns `own` with that token in `place`, which `mask` shows."""
     filled = own
 
     def attend(q: Array, k: Array, v: Array) -> Array:

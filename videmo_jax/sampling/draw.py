@@ -1,6 +1,6 @@
 """The next token of every answer, from its logits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -20,23 +20,61 @@ class Decoding:
     temperature: float = 0.0  # 0 is greedy
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
     top_p: float = 1.0  # keep the likeliest tokens that together reach p
+    slots: int = 0  # answers that are under way at once on a device; 0: all
+    together: int = 0  # of a prompt's answers, that read its cache together and take slots together; 0: all
+    int8: bool = False  # the decoder's products with weights of 8 bits, but for those that read the prompt
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.answers < 1:
             raise UserError("decoding: max_new_tokens and answers must be at least 1")
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError("decoding: temperature and top_k must not be negative, top_p must be in (0, 1]")
+        if min(self.slots, self.together) < 0 or self.answers % (self.together or self.answers):
+            raise UserError(
+                f"decoding: slots is {self.slots}, together {self.together}; neither may be negative, and together "
+                f"must divide the {self.answers} answers to a prompt"
+            )
+        if self.slots % (self.together or self.answers):
+            raise UserError(
+                f"decoding: slots is {self.slots}; it must be 0 or a multiple of the {self.together or self.answers} "
+                "answers that take slots together"
+            )
+
+    def of(self, answers: int) -> "Decoding":
+        """The same with so many answers to a prompt, in no more slots unless one prompt takes them."""
+        return replace(self, answers=answers, together=0, slots=self.slots and max(self.slots // answers, 1) * answers)
+
+    def shape(self, prompts: int, *, whole: bool = True) -> tuple[int, int, int]:
+        """(units, lanes, W): so many lanes take one after the other units of W answers (`lanes`).
+
+        Args:
+          prompts: to which answers are drawn.
+          whole: whether prompts are rows of their own; else all their answers are under way at once.
+        """
+        together = self.together if self.slots and self.together and whole else self.answers
+        units = prompts * self.answers // together
+        return units, min(units, self.slots // together) if self.slots and whole else units, together
 
 
 def draw_tokens(
-    logits: Float[Array, "R G V"],
-    step: Int[Array, ""],
+    logits: Float[Array, "L W V"],
+    slot: Int[Array, "L"],
+    numbers: Int[Array, "L W"],
+    seeds: UInt32[Array, "L"],
     *,
-    seeds: UInt32[Array, "R"],
     decoding: Decoding,
     banned_ids: tuple[int, ...],
-) -> tuple[Int32[Array, "R G"], Float[Array, "R G"]]:
-    """The next token of every answer and its log-probability."""
+) -> tuple[Int32[Array, "L W"], Float[Array, "L W"]]:
+    """The next token of every answer and its log-probability.
+
+    Args:
+      logits: of the token.
+      slot: its place in the answers.
+      numbers: of the answers among those to their prompt.
+      seeds: of the prompts.
+      decoding: how it is drawn.
+      banned_ids: tokens that are never drawn.
+    """
     if decoding.temperature:
         logits = logits / decoding.temperature
     # A mask: a scatter of so few ids makes XLA lay the logits out in tiles of which 8 of 128 lanes are used.
@@ -44,34 +82,42 @@ def draw_tokens(
     offered = jnp.where(banned, -jnp.inf, logits)
     if decoding.temperature:
         offered = _likeliest(offered, decoding.top_k, decoding.top_p)
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), step))(seeds)
-        token = jax.vmap(_at_random)(keys, offered)
+        token = _at_random(_picks(seeds, slot, numbers), offered)
     else:
         token = _first_largest(offered)
     chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
     return token.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
+def _picks(seeds: UInt32[Array, "L"], slot: Int[Array, "L"], numbers: Int[Array, "L W"]) -> Float[Array, "2 L W"]:
+    """Two random numbers in [0, 1) for a token, by the prompt's seed, the token's place and the answer's number."""
+
+    def of_answer(seed: Array, slot: Array, number: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), slot), number), 2)
+
+    of_prompt = jax.vmap(of_answer, in_axes=(None, None, 0))
+    return jnp.moveaxis(jax.vmap(of_prompt)(seeds, slot, numbers), -1, 0)
+
+
 # Tokens that `_at_random` takes together.
 _BLOCK = 128
 
 
-def _at_random(key: Array, logits: Float[Array, "G V"]) -> Int32[Array, "G"]:
+def _at_random(picks: Float[Array, "2 L W"], logits: Float[Array, "L W V"]) -> Int32[Array, "L W"]:
     """Tokens drawn by their probability: a block of neighbours first, then one of them.
 
     Two random numbers for an answer, where Gumbel noise takes one and two logarithms for each token of the vocabulary:
     on the CPU that was a third of a step.
     """
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    weights = jnp.pad(weights, [(0, 0), (0, -weights.shape[-1] % _BLOCK)])
-    weights = weights.reshape(len(weights), -1, _BLOCK)
-    pick = jax.random.uniform(key, (2, len(weights)))
-    block = _by_weight(weights.sum(-1), pick[0])
-    inside = _by_weight(jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0], pick[1])
+    weights = jnp.pad(weights, [(0, 0), (0, 0), (0, -weights.shape[-1] % _BLOCK)])
+    weights = weights.reshape(*weights.shape[:2], -1, _BLOCK)
+    block = _by_weight(weights.sum(-1), picks[0])
+    inside = _by_weight(jnp.take_along_axis(weights, block[..., None, None], axis=2)[..., 0, :], picks[1])
     return block * _BLOCK + inside
 
 
-def _by_weight(weights: Float[Array, "G C"], pick: Float[Array, "G"]) -> Int[Array, "G"]:
+def _by_weight(weights: Float[Array, "*G C"], pick: Float[Array, "*G"]) -> Int[Array, "*G"]:
     """The first place with a weight up to which more than `pick`, in [0, 1), of all weight lies.
 
     Sums of float32 that are made in parallel need not rise from place to place: that a place has a weight is asked of
@@ -79,7 +125,7 @@ def _by_weight(weights: Float[Array, "G C"], pick: Float[Array, "G"]) -> Int[Arr
     """
     reached, places = jnp.cumsum(weights, axis=-1), jnp.arange(weights.shape[-1])
     last = jnp.max(jnp.where(weights > 0, places, 0), axis=-1, keepdims=True)
-    beyond = (weights > 0) & (reached > pick[:, None] * reached[:, -1:])
+    beyond = (weights > 0) & (reached > pick[..., None] * reached[..., -1:])
     return jnp.min(jnp.where(beyond, places, last), axis=-1)
 
 

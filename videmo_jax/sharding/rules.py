@@ -96,21 +96,45 @@ def rings_of(fsdp: int, others: Sequence[int], torus: Sequence[int]) -> tuple[in
     return first, second, third
 
 
-def whole_mesh(mesh: Mesh) -> Mesh:
-    """The same devices, with the rings as plain data: batches lie as before, weights are split over tensor alone."""
-    inside, data, *rings, tensor = mesh.devices.shape
-    arranged = mesh.devices.reshape(inside, data * math.prod(rings), *[1] * len(rings), tensor)
+def whole_mesh(mesh: Mesh, tensor: int = 0) -> Mesh:
+    """The same devices with the rings as plain data: batches lie as before, weights are split over tensor alone.
+
+    Args:
+      mesh: that is trained on.
+      tensor: devices that have one copy of the weights between them, a multiple of those along the mesh's own tensor
+        axis: neighbours in the order of the batch then have their rows in common. 0: those of that axis.
+
+    Raises:
+      ValueError: the mesh has no such groups of neighbours.
+    """
+    inside, data, *rings, own = mesh.devices.shape
+    tensor, groups = tensor or own, data * math.prod(rings)
+    if tensor % own or groups * own % tensor:
+        raise UserError(
+            f"rollout.tensor is {tensor}; it must be a multiple of mesh.tensor, {own}, and divide the {groups * own} "
+            "devices that have the weights between them"
+        )
+    together = tensor // own
+    # Neighbours vary fastest along the new axis: a device's part of a weight lies within its part on the mesh.
+    arranged = np.moveaxis(mesh.devices.reshape(inside, groups // together, together, own), 2, 3)
+    arranged = arranged.reshape(inside, groups // together, *[1] * len(rings), tensor)
     return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def on_mesh(tree: Any, shardings: Any) -> Any:
-    """The same arrays, with their places as another mesh of the same devices names them: nothing moves."""
+def on_mesh(tree: Any, shardings: Any, shapes: Any | None = None) -> Any:
+    """The same arrays, with their places as another mesh of the same devices names them: nothing moves.
 
-    def renamed(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+    Args:
+      tree: of arrays.
+      shardings: of the other mesh; each device has what it says already.
+      shapes: a tree of what has the arrays' shapes there; None: their own.
+    """
+
+    def renamed(array: jax.Array, sharding: NamedSharding, shape: Any) -> jax.Array:
         parts = [shard.data for shard in array.addressable_shards]
-        return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
+        return jax.make_array_from_single_device_arrays(shape.shape, sharding, parts)
 
-    return jax.tree.map(renamed, tree, shardings)
+    return jax.tree.map(renamed, tree, shardings, tree if shapes is None else shapes)
 
 
 def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:

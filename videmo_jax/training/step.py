@@ -210,6 +210,17 @@ def gradient_sums(
     return _on_every_device(config, mesh, compute, local, lambda stored: (PartitionSpec(), trained.of(stored)))
 
 
+def require_split(config: ModelConfig, devices: int, field: str) -> None:
+    """Refuses a model whose layers do not split over so many devices; `field` of the config says how many.
+
+    Raises:
+      ValueError: they do not.
+    """
+    for name in ("kv_heads", "mlp_width"):
+        if getattr(config.text, name) % devices:
+            raise UserError(f"{field} is {devices}; it must divide text.{name}, {getattr(config.text, name)}")
+
+
 def _on_every_device(
     config: ModelConfig,
     mesh: Mesh,
@@ -222,11 +233,7 @@ def _on_every_device(
     `out` says how what the body returns lies on the mesh, given how the parameters do.
     """
     graph = nnx.graphdef(abstract_model(config))
-    for field in ("kv_heads", "mlp_width"):
-        if getattr(config.text, field) % mesh.shape["tensor"]:
-            raise UserError(
-                f"mesh.tensor is {mesh.shape['tensor']}; it must divide text.{field}, {getattr(config.text, field)}"
-            )
+    require_split(config, mesh.shape["tensor"], "mesh.tensor")
     if config.lora.rank and mesh.shape["tensor"] > 1:
         raise UserError(f"mesh.tensor is {mesh.shape['tensor']}; with adapters (model.lora.rank) it must be 1")
     local = partial(body, partial(nnx.merge, graph))

@@ -55,7 +55,7 @@ class ReferenceJudge:
         return Policy(
             graph=nnx.graphdef(abstract_model(shared.model)),
             params=self._programs.gather(self._reference),
-            mesh=whole_mesh(self._programs.mesh),
+            mesh=whole_mesh(self._programs.mesh, self._programs.settings.rollout_tensor),
             model=shared.model,
             tokenizer=shared.tokenizer,
             inputs=shared.inputs,
