@@ -45,18 +45,16 @@ def main() -> None:
     logits = jax.ShapeDtypeStruct((PROMPTS, 8, text.vocab), jnp.float32)
     hidden = jax.ShapeDtypeStruct((PROMPTS, 8, text.width), jnp.bfloat16)
     table = jax.ShapeDtypeStruct((text.width, text.vocab), jnp.bfloat16)
-    seeds, slot = jax.ShapeDtypeStruct((PROMPTS,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
+    seeds, slot = (jax.ShapeDtypeStruct((PROMPTS,), dtype) for dtype in (jnp.uint32, jnp.int32))
+    numbers = jax.ShapeDtypeStruct((PROMPTS, 8), jnp.int32)
     product = partial(jnp.einsum, "rgd,dv->rgv", preferred_element_type=jnp.float32)
     print("chip | output product, us | choice | us | share")
     for chip, (topology, clock) in TOPOLOGIES.items():
         device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
         whole = cycles(product, device, hidden, table)
         for name, decoding in DRAWS.items():
-
-            def draw(logits, slot, seeds, decoding=decoding):
-                return draw_tokens(logits, slot, seeds=seeds, decoding=decoding, banned_ids=banned)
-
-            choice = cycles(draw, device, logits, slot, seeds)
+            draw = partial(draw_tokens, decoding=decoding, banned_ids=banned)
+            choice = cycles(draw, device, logits, slot, numbers, seeds)
             print(f"{chip} | {whole / clock * 1e6:.0f} | {name} | {choice / clock * 1e6:.0f} | {choice / whole:.1%}")
 
 
