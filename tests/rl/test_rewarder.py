@@ -13,7 +13,7 @@ import pytest
 
 from tests.evaluation.chat_server import ChatServer, Do
 from tests.launch.commands import ROOT
-from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, own, same
+from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, mixture, own, same
 from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reward import Rewards
 from videmo_jax.rl.rewards.rewarder import Interrupted, Rewarder
@@ -21,7 +21,7 @@ from videmo_jax.rl.rewards.spec import RewardEndpoint, RewardError, RewardSpec
 
 
 def test_workers_give_what_this_process_gives():
-    spec = RewardSpec(node_credit=True, length_slack=1.5)
+    spec = mixture(node_credit=True)
     batches = [mixed(count, seed=count) for count in (1, 17, 40, 0)]
     with Rewarder(spec, processes=2) as workers:
         under_way = [workers.submit(*batch) for batch in batches]
