@@ -42,17 +42,22 @@ def test_failures_of_workers_keep_their_place():
 
 
 def test_the_reference_is_asked_in_this_process():
-    asked_in = []
+    """Also where there is nothing to ask: of several hosts all take part."""
+    asked_in, counts = [], []
 
     def chance(questions):
         asked_in.append(os.getpid())
+        counts.append(len(questions))
         return [len(question.response) % 7 / 7 for question in questions]
 
     spec = RewardSpec(caption="reference")
     batch = mixed(30)
     with Rewarder(spec, processes=1, reference=chance) as workers:
         result = workers(*batch)
-    assert asked_in == [os.getpid()] and "caption" in result.branches
+        assert workers([asked(FINE, CAPTIONS[0])], [["", CAPTIONS[0]]]).valid.all()
+        assert workers([], []).rewards.shape == (0, 0)
+    assert asked_in == [os.getpid()] * 3 and "caption" in result.branches
+    assert counts == [4 * result.branches.count("caption"), 0, 0]
     same(result, Rewards(spec, reference=chance)(*batch))
 
 
