@@ -87,13 +87,14 @@ def test_only_rates_leave_out_the_step_that_compiles(tmp_path):
 def test_steps_that_lack_a_branch_are_left_out_of_its_curve(tmp_path):
     with MetricsWriter(tmp_path, after_step=0) as metrics:
         for step in range(1, 6):
-            own = {"reward/own": 0.5} if step in (2, 4) else {}
+            own = {"reward/own": 0.5, "reward/mixed/a:b": 0.1} if step in (2, 4) else {}
             metrics.write({"step": step, "loss": 1.0, "reward": math.nan if step == 3 else 0.1 * step, **own})
     drawn = {
         title: len(points(chart))
         for title, chart in charts(write_training_report(tmp_path, title="rl", config={}).read_text()).items()
     }
-    assert drawn == {"loss, nats a token": 5, "reward, mean": 4, "reward, one&#x27;s own": 2}
+    parts = {"reward, one&#x27;s own": 2, "a:b, mean in mixtures": 2}
+    assert drawn == {"loss, nats a token": 5, "reward, mean": 4, **parts}
 
 
 def test_held_out_measurements_are_a_table_and_curves(tmp_path):

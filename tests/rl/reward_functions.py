@@ -11,6 +11,10 @@ def share_of_a(asked, answers):
     return [answer.count("a") / max(len(answer), 1) for answer in answers]
 
 
+def certain(asked, answers):
+    return [1 for _ in answers]
+
+
 def wrong_range(asked, answers):
     return [1.5 for _ in answers]
 

@@ -47,3 +47,13 @@ def test_the_credit_of_a_node_lies_on_the_tokens_that_say_it(tags):
     credited = rollout.tokens[0, 0][own > 0]
     assert TOKENIZER.decode(credited.tolist()) == " happy"
     assert len(credited) == len(TOKENIZER.encode(" happy"))
+
+
+def test_rewards_and_their_parts_stand_in_the_rows_that_hold_a_prompt():
+    rollout = Answered((None, object()), np.zeros((2, 2, 1), int), np.ones((2, 2), int), TOKENIZER, ())
+    found = GroupRewards(np.array([[0.0, 1.0]]), np.ones(1, bool), ("mixed",), parts={"mixed/tree": np.array([0.5])})
+    np.testing.assert_array_equal(rollout.all_rewards(found), [[np.nan, np.nan], [0, 1]])
+    np.testing.assert_array_equal(rollout.all_parts(found)["mixed/tree"], [np.nan, 0.5])
+    nobody = Answered((None,), np.zeros((1, 2, 1), int), np.ones((1, 2), int), TOKENIZER, ())
+    empty = GroupRewards(np.zeros((0, 0)), np.ones(0, bool), (), parts={"mixed/tree": np.zeros(0)})
+    np.testing.assert_array_equal(nobody.all_parts(empty)["mixed/tree"], [np.nan])

@@ -13,7 +13,7 @@ import pytest
 
 from tests.evaluation.chat_server import ChatServer, Do
 from tests.launch.commands import ROOT
-from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, own, same
+from tests.rl.test_rewards import CAPTIONS, FINE, SHORT, asked, mixed, mixture, own, same
 from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reward import Rewards
 from videmo_jax.rl.rewards.rewarder import Interrupted, Rewarder
@@ -21,7 +21,7 @@ from videmo_jax.rl.rewards.spec import RewardEndpoint, RewardError, RewardSpec
 
 
 def test_workers_give_what_this_process_gives():
-    spec = RewardSpec(node_credit=True, length_slack=1.5)
+    spec = mixture(node_credit=True)
     batches = [mixed(count, seed=count) for count in (1, 17, 40, 0)]
     with Rewarder(spec, processes=2) as workers:
         under_way = [workers.submit(*batch) for batch in batches]
@@ -42,17 +42,22 @@ def test_failures_of_workers_keep_their_place():
 
 
 def test_the_reference_is_asked_in_this_process():
-    asked_in = []
+    """Also where there is nothing to ask: of several hosts all take part."""
+    asked_in, counts = [], []
 
     def chance(questions):
         asked_in.append(os.getpid())
+        counts.append(len(questions))
         return [len(question.response) % 7 / 7 for question in questions]
 
     spec = RewardSpec(caption="reference")
     batch = mixed(30)
     with Rewarder(spec, processes=1, reference=chance) as workers:
         result = workers(*batch)
-    assert asked_in == [os.getpid()] and "caption" in result.branches
+        assert workers([asked(FINE, CAPTIONS[0])], [["", CAPTIONS[0]]]).valid.all()
+        assert workers([], []).rewards.shape == (0, 0)
+    assert asked_in == [os.getpid()] * 3 and "caption" in result.branches
+    assert counts == [4 * result.branches.count("caption"), 0, 0]
     same(result, Rewards(spec, reference=chance)(*batch))
 
 

@@ -1,5 +1,6 @@
 """Rewards against zss and scikit-learn, by hand, and by what every reward obeys."""
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -21,6 +22,8 @@ from videmo_jax.rl.rewards.reward import Rewards
 from videmo_jax.rl.rewards.spec import Query, RewardEndpoint, RewardError, RewardSpec
 from videmo_jax.tasks.taxonomy import APPEARANCE_TAGS, TASKS, declared_task, task_of
 
+OWN = "tests.rl.reward_functions"
+TEXT = ("caption", "open_qa", "rationale", "fine_caption")
 FINE, SHORT = task_of("caption_train"), task_of("CelebV-Text_Emotion-Caption")
 CAPTIONS = [example.caption for example in examples("varied")]
 PLAIN = RewardSpec()
@@ -227,6 +230,9 @@ def same(one, other):
     np.testing.assert_array_equal(one.rewards, other.rewards)
     np.testing.assert_array_equal(one.valid, other.valid)
     assert (one.branches, one.failures, one.credit) == (other.branches, other.failures, other.credit)
+    assert one.parts.keys() == other.parts.keys()
+    for name, means in one.parts.items():
+        np.testing.assert_array_equal(means, other.parts[name])
 
 
 def test_groups_do_not_influence_each_other():
@@ -366,7 +372,7 @@ def test_replies_that_cannot_be_kept_leave_captions_out(tmp_path):
 
 
 def own(function):
-    return RewardSpec(own=(("caption_*", f"tests.rl.reward_functions:{function}"),))
+    return RewardSpec(own=(("caption_*", f"{OWN}:{function}"),))
 
 
 def test_rewards_of_ones_own():
@@ -380,6 +386,92 @@ def test_rewards_of_ones_own():
     ):  # fmt: skip
         result = Rewards(own(name))([asked(FINE, "", "bad")], [["", ""]])
         assert not result.valid.any() and reason in result.failures[0].reason
+
+
+MIXED = (
+    ("caption_*", ("tree", 7), ("caption", 3)),
+    ("*", ("task", 0.25), (f"{OWN}:share_of_a", 0.5)),
+)
+
+
+def mixture(**more):
+    return RewardSpec.from_config({"mixed": MIXED, "length_slack": 1.5} | more)
+
+
+def test_mixtures_are_means_by_weight_of_what_each_component_gives_alone():
+    prompts, answers = mixed(40)
+    result = Rewards(mixture())(prompts, answers)
+    alone = {
+        "task": Rewards(replace(mixture(), mixed=())),
+        "caption": Rewards(RewardSpec(tree=False, length_slack=1.5)),
+        "own": Rewards(RewardSpec(own=(("*", f"{OWN}:share_of_a"),))),
+    }
+    alone = {name: rewards(prompts, answers) for name, rewards in alone.items()}
+    fine = np.array([query.task is FINE for query in prompts])[:, None]
+    by_task, overlap, own = (alone[name].rewards for name in ("task", "caption", "own"))
+    expected = np.where(fine, (7 * by_task + 3 * overlap) / 10, (by_task + 2 * own) / 3)
+    np.testing.assert_allclose(result.rewards, expected, rtol=1e-15)
+    assert set(result.branches) == {"mixed"} and {"rule", "caption", "tree"} == set(alone["task"].branches)
+    metrics = result.metrics()
+    assert metrics["reward/mixed"] == metrics["reward"]
+    assert metrics["reward/mixed/tree"] == pytest.approx(by_task[fine[:, 0]].mean())
+    assert metrics[f"reward/mixed/{OWN}:share_of_a"] == pytest.approx(own[~fine[:, 0]].mean())
+    captions = [overlap[at] if fine[at] else by_task[at] for at, query in enumerate(prompts) if query.task.form in TEXT]
+    assert metrics["reward/mixed/caption"] == pytest.approx(np.mean(captions))
+
+
+def test_the_truth_has_1_whatever_the_weights():
+    for weights in ((0.1, 0.2, 0.3), (0.7, 0.1, 1e-9), (1e300, 3.0, 1 / 3)):
+        parts = zip(("tree", "caption", f"{OWN}:certain"), weights, strict=True)
+        assert rewards_of(FINE, CAPTIONS[0], [CAPTIONS[0]], RewardSpec(mixed=(("*", tuple(parts)),))) == [1]
+
+
+def test_a_group_fails_with_any_of_its_components():
+    prompts = [asked(FINE, CAPTIONS[0], id="good"), asked(FINE, CAPTIONS[0], "bad"), asked(FINE, "Lorem ipsum.")]
+    spec = RewardSpec.from_config({"mixed": [["*", ["tree", 1], [f"{OWN}:raises", 1]]], "node_credit": True})
+    result = Rewards(spec)(prompts, [["", CAPTIONS[0]]] * 3)
+    assert result.valid.tolist() == [True, False, False] and np.isnan(result.rewards[1:]).all()
+    first, second = (failure.reason for failure in result.failures)
+    assert first == f"{OWN}:raises: RuntimeError: no such sensor" and second.startswith("tree: the truth holds nothing")
+    metrics = result.metrics()
+    assert metrics["failed_groups/mixed"] == 2 and metrics["reward/mixed"] == result.rewards[0].mean()
+    # Components are those of groups that count: their means add up to that of the mixture.
+    assert metrics[f"reward/mixed/{OWN}:raises"] == 0.25
+    assert metrics["reward/mixed"] == pytest.approx((metrics["reward/mixed/tree"] + 0.25) / 2)
+    assert result.credit[1:] == ((None, None),) * 2
+
+
+def test_node_credit_of_a_mixture_is_that_of_its_tree_by_its_share():
+    prompts, answers = [asked(FINE, CAPTIONS[0]), asked(SHORT, CAPTIONS[0])], [CAPTIONS[:3]] * 2
+    whole = Rewards(RewardSpec(node_credit=True))(prompts, answers)
+    result = Rewards(mixture(node_credit=True))(prompts, answers)
+    assert result.credit[1] == (None,) * 3 and any(result.credit[0])
+    for spans, before in zip(result.credit[0], whole.credit[0], strict=True):
+        assert spans == tuple((start, end, 7 / 10 * cost) for start, end, cost in before)
+
+
+@pytest.mark.parametrize(
+    ("task", "component", "refused"),
+    [
+        ("MEAD_ID", "tree", True),
+        ("MEAD_ID", "caption", True),
+        ("CelebV-HQ_Action-Recognition", "tree", True),
+        ("caption_train", "rule", True),
+        ("caption_train", "caption", False),
+        ("QA_train", "tree", False),
+        ("MEAD_ID", "task", False),
+        ("MEAD_ID", f"{OWN}:raises", False),
+    ],
+)
+def test_a_component_that_cannot_score_a_task_is_refused_by_name(task, component, refused):
+    spec = RewardSpec.from_config({"mixed": [[f"{task[:4]}*", [component, 1]]]})
+    file = f"jsons/train/x/{task}.json"
+    spec.require_components("jsons/test/x/DFEW.json", declared_task("DFEW=expression/choice"))  # not of the mixture
+    if refused:
+        with pytest.raises(RewardError, match=f"component '{component}' cannot score {file}.* of the form"):
+            spec.require_components(file, task_of(task))
+    else:
+        spec.require_components(file, task_of(task))
 
 
 @pytest.mark.parametrize(
@@ -403,6 +495,18 @@ def test_rewards_of_ones_own():
         ({"own": {"a": "no.such.module:f"}}, "cannot be imported"),
         ({"own": {"a": "tests.rl.reward_functions:nothing"}}, "cannot be imported"),
         ({"own": {"a": "tests.rl.reward_functions:NOT_A_FUNCTION"}}, "is no function"),
+        ({"mixed": ("a", ("tree", 1))}, "expected rows such as"),
+        ({"mixed": (("a", "tree", 1),)}, "expected rows such as"),
+        ({"mixed": ((1, ("tree", 1)),)}, "expected rows such as"),
+        ({"mixed": (("a", (2, 1)),)}, "expected rows such as"),
+        ({"mixed": (("a",),)}, r"mixed\['a'\] has the components \[\]; it must have at least one"),
+        ({"mixed": (("a", ("tree", 1), ("tree", 2)),)}, "each once"),
+        ({"mixed": (("a", ("tree", 0)),)}, "the weight of 'tree' is 0; it must be a number above 0"),
+        ({"mixed": (("a", ("tree", "much")),)}, "the weight of 'tree' is 'much'"),
+        ({"mixed": (("a", ("capton", 1)),)}, r"mixed\['a'\]: there is no component 'capton'; did you mean 'caption'"),
+        ({"mixed": (("a", ("own", 1)),)}, "known: rule, caption, tree, task, package.module:function"),
+        ({"mixed": (("a", ("no.such.module:f", 1)),)}, r"mixed\['a'\]: .*cannot be imported"),
+        ({"mixed": (("a", ("tree", 1)),), "tree": False}, "needs rewards.tree = True"),
     ],
 )
 def test_configs_that_cannot_be_are_refused_at_the_start(config, words):
@@ -422,9 +526,13 @@ def test_a_spec_survives_its_config(tmp_path):
             "costs": {"emotion": 3},
             "own": {"caption_*": "tests.rl.reward_functions:raises"},
             "node_credit": True,
+            "mixed": MIXED,
         }
     )
-    assert RewardSpec.from_config(spec.to_config()) == spec != RewardSpec()
+    written = json.loads(json.dumps(spec.to_config()))
+    assert RewardSpec.from_config(written) == spec != RewardSpec()
+    del written["mixed"]  # as in checkpoints of before there were any
+    assert RewardSpec.from_config(written) == replace(spec, mixed=())
     spec = endpoint_spec("http://127.0.0.1/v1", tmp_path)
     assert RewardSpec.from_config(spec.to_config()) == spec
 

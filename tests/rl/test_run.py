@@ -276,12 +276,22 @@ def test_node_credit_moves_advantages_within_answers_alone(trained, tmp_path, mo
     assert spread
 
 
-def test_the_frozen_reference_judges_captions(trained, tmp_path):
-    workdir = tmp_path / "judged"
-    trained(workdir, rewards__caption="reference", rewards__own=(), data__include=("CelebV-Text_*",), steps=1)
-    (line,) = steps_of(workdir)
+def test_the_frozen_reference_judges_captions_and_mixtures(trained, tmp_path):
+    workdir, share = tmp_path / "judged", f"{OWN}:share_of_a"
+    mixed = {"rewards__mixed": (("*_Emotion*", ("caption", 3.0), (share, 1.0)),)}
+    data = {"data__include": ("CelebV-Text_*",), "steps": 1}
+    trained(workdir, rewards__caption="reference", rewards__own=(), **mixed, **data)
+    (line,), groups = steps_of(workdir), list(read_samples(workdir))
     assert line["failed_groups"] == 0 and 0 < line["reward/caption"] < 1 and line["flat_groups"] < 1
-    assert {name for name in line if name.startswith("reward/")} == {"reward/caption"}
+    names = {"reward/caption", "reward/mixed", "reward/mixed/caption", f"reward/mixed/{share}"}
+    assert {name for name in line if name.startswith("reward/")} == names
+    assert {group.branch for group in groups} == {"caption", f"3 caption + 1 {share}"}
+    answers = [answer for group in groups if group.branch != "caption" for answer in group.answers]
+    shares = reward_functions.share_of_a(None, [answer.text for answer in answers])
+    judged = [(4 * answer.reward - share) / 3 for answer, share in zip(answers, shares, strict=True)]
+    assert all(0 < value < 1 for value in judged) and len(set(judged)) > 1
+    assert line["reward/mixed/caption"] == pytest.approx(np.mean(judged), rel=1e-6)
+    assert line[f"reward/mixed/{share}"] == pytest.approx(np.mean(shares), rel=1e-6)
 
 
 def test_workers_give_the_same_run(trained, plain, tmp_path):
@@ -412,6 +422,10 @@ REFUSED = {
     "a temperature": ({"rollout__temperature": 0.0}, "rollout.temperature is 0"),
     "a measurement": ({"held_out__every": 0}, "held_out.every is 0"),
     "a reward": ({"rewards__own": (("*", "nowhere:none"),)}, "nowhere:none cannot be imported"),
+    "a mixture": (
+        {"rewards__mixed": (("MEAD_*", ("task", 1.0), ("tree", 1.0)),)},
+        "the component 'tree' cannot score",
+    ),
     "a credit": ({"grpo__node_credit": -1.0}, "grpo.node_credit is -1"),
     "a batch": ({"batch": 6}, "batch is 6"),
 }

@@ -42,14 +42,15 @@ OTHER = "A man with short black hair and glasses raises his eyebrows and opens h
 def group(step, answers, *, file=FINE, truth=TRUTH, id="s#1", spec=None):
     """A group with real rewards."""
     asked = Query(id, file, task_of(file), "<video>Describe the video.", truth)
-    found = Rewards(spec or RewardSpec())([asked], [answers])
+    spec = spec or RewardSpec()
+    found = Rewards(spec)([asked], [answers])
     advantages = group_advantages(found.rewards).values[0]
     failure = found.failures[0].reason if found.failures else None
     logged = [
         LoggedAnswer(text, None if failure else float(reward), float(advantage), len(text.split()) + 1, number == 1)
         for number, (text, reward, advantage) in enumerate(zip(answers, found.rewards[0], advantages, strict=True))
     ]
-    branch = found.branches[0]
+    branch = spec.describe(asked)
     return LoggedGroup(
         step, id, file, asked.task.name, branch, ("a.mp4",), asked.question, truth, tuple(logged), failure
     )
@@ -179,6 +180,10 @@ def test_trees_are_read_and_compared_as_the_run_is_configured(tmp_path):
     spec = RewardSpec.from_config({"costs": {"attribute": 3.0}})
     SampleLog(tmp_path, after_step=-1, spec=spec).write([group(0, [TRUTH.replace("long", "short")], spec=spec)])
     assert "the truth has hair: long: 3.00" in (tmp_path / TEXT).read_text()
+    mixed = RewardSpec(mixed=(("caption_*", (("task", 2), ("caption", 0.5))),))
+    log(tmp_path, [[group(0, [TRUTH], spec=mixed)]])
+    text = (tmp_path / TEXT).read_text()
+    assert text.startswith("step 0 · 2 tree + 0.5 caption ·") and text.count("edit distance 0.00") == 1
     # A truth in the written form of trees has answers in that form, too.
     tree = to_text(parse_caption(TRUTH))
     log(tmp_path, [[group(0, [tree, TRUTH], truth=tree)]])

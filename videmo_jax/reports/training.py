@@ -26,7 +26,10 @@ CURVES = {
 
 RATES = frozenset({"tokens_per_second", "mfu", "goodput", "data_wait_share"})  # over time
 
-BRANCHES = {"rule": "rules", "caption": "short captions", "tree": "affective trees", "own": "one's own"}
+BRANCHES = {
+    **{"rule": "rules", "caption": "short captions", "tree": "affective trees", "own": "one's own"},
+    "mixed": "mixtures",
+}
 # Of reinforcement learning; steps in which a name was not logged are left out of its curve.
 RL_CURVES = {
     "reward": "reward, mean",
@@ -46,6 +49,7 @@ RL_CURVES = {
     "seconds_update": "seconds of the update",
 }
 
+MIXED = "reward/mixed/"
 PERPLEXITY = "perplexity_"
 HELD_OUT = "held_out/"
 
@@ -55,7 +59,7 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
     lines = read_metrics(workdir)
     trained = [line for line in lines if "loss" in line]
     charts = [
-        *(_curve(lines, name, label) for name, label in RL_CURVES.items()),
+        *(_curve(lines, name, label) for name, label in (RL_CURVES | _components(lines)).items()),
         *(_curve(trained, name, label) for name, label in CURVES.items()),
     ]
     last = (
@@ -71,6 +75,12 @@ def write_training_report(workdir: Path, title: str, config: Mapping[str, Any]) 
     )
     write_text(path, page(title, body))
     return path
+
+
+def _components(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The curves of components of mixed rewards."""
+    names = sorted({name for line in lines for name in line if name.startswith(MIXED)})
+    return {name: f"{name.removeprefix(MIXED)}, mean in mixtures" for name in names}
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], name: str, label: str) -> str:

@@ -80,6 +80,13 @@ class Answered:
             rewards[self.filled] = found.rewards
         return rewards
 
+    def all_parts(self, found: GroupRewards) -> dict[str, Float32[np.ndarray, "B"]]:
+        """`GroupRewards.parts` of all rows, NaN where there are none."""
+        parts = {name: np.full(len(self.prompts), np.nan, np.float32) for name in found.parts}
+        for name, means in found.parts.items():
+            parts[name][self.filled] = means
+        return parts
+
     def advantages(self, found: GroupRewards, spec: AdvantageSpec, *, mask_cut: bool = False) -> Advantages:
         """How much better each answer is than the others of its group.
 

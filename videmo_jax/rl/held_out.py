@@ -52,7 +52,8 @@ class HeldOutRewards:
     def __call__(self, params: nnx.State, step: int, folder: Path | None) -> dict[str, float]:
         """The mean reward of each branch, `held_out/BRANCH`, and the mean length, `held_out/length`.
 
-        Where prompts cannot be used, also how many, `held_out/left_out`.
+        Also of each component of mixtures, `held_out/mixed/COMPONENT`; and, where prompts cannot be used, how many,
+        `held_out/left_out`.
 
         Args:
           params: of the policy.
@@ -77,11 +78,12 @@ class HeldOutRewards:
         if folder is not None:
             write_text(folder / FOLDER / f"{step:06}.jsonl", map(to_line, lines))
         whole = {name: np.concatenate(values) for name, values in found.items()}
+        means = {name: whole["reward"][whole["branch"] == number] for number, name in enumerate(BRANCHES)}
+        means |= {name: rewards for name, rewards in whole.items() if name.startswith("mixed/")}
         values = {}
-        for number, name in enumerate(BRANCHES):
-            rewards = whole["reward"][(whole["branch"] == number) & ~np.isnan(whole["reward"])]
-            if rewards.size:
-                values[f"held_out/{name}"] = float(rewards.mean(dtype=np.float64))
+        for name, rewards in means.items():
+            if (given := rewards[~np.isnan(rewards)]).size:
+                values[f"held_out/{name}"] = float(given.mean(dtype=np.float64))
         filled = whole["branch"] >= 0
         if filled.any():
             values["held_out/length"] = float(whole["length"][filled].mean())
@@ -110,5 +112,6 @@ class HeldOutRewards:
             "reward": rewards.mean(axis=1, dtype=np.float64).astype(np.float32),
             "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
             "length": answered.lengths.mean(axis=1, dtype=np.float32),
+            **answered.all_parts(found),
         }
         return means, lines

@@ -237,13 +237,13 @@ def make_rl_plan(
     """Opens the data and plans which prompts a batch has; arguments as of `training.samples.open_samples`.
 
     Raises:
-      ConfigError, CurriculumError, DatasetError, ValueError: what is wrong and where.
+      ConfigError, CurriculumError, DatasetError, RewardError, ValueError: what is wrong and where.
     """
     shared = settings.shared
     # Lengths are of whole samples, and here prompts have to fit; one that does not is left out when it comes.
     room = replace(shared.budget, tokens=np.iinfo(np.int32).max)
     found = open_samples(config, shared, room, workdir, console, logs=logs, host=host)
-    _require_tasks(found.source.files.names, config, shared)
+    _require_tasks(found.source.files.names, config, shared, settings.rewards)
     levels = Levels(found.source.files, found.usable, shared.declared)
     tokens = np.minimum(found.lengths.tokens, shared.budget.tokens)
     rows = RowPlan(
@@ -267,14 +267,17 @@ def make_rl_plan(
     return RlPlan(settings, rows, make, found.skips, found.count, steps, held_out)
 
 
-def _require_tasks(files: Sequence[str], config: ConfigDict, shared: Settings) -> None:
-    """Refuses files of which nobody knows how their answers are rewarded."""
+def _require_tasks(files: Sequence[str], config: ConfigDict, shared: Settings, rewards: RewardSpec) -> None:
+    """Refuses files of which nobody knows how their answers are rewarded, or which a mixture does not suit."""
     for file in files:
-        if included(file, config.data.include) and task_of(file, shared.declared) is None:
+        if not included(file, config.data.include):
+            continue
+        if (task := task_of(file, shared.declared)) is None:
             raise ConfigError(
                 f"{file}: no official annotation file, so that its reward is unknown; declare it in data.tasks, such "
                 "as 'NAME=expression/choice', or leave it out of data.include"
             )
+        rewards.require_components(file, task)
 
 
 def _held_out(
@@ -296,7 +299,7 @@ def _held_out(
         console.print(f"no rewards of held-out prompts: {error}")
         return None
     branches: dict[str, list[int]] = {}
-    of_file = [_branch(file, config, shared) for file in source.files.names]
+    of_file = [_branch(file, config, settings) for file in source.files.names]
     for number, file in enumerate(source.files.file.tolist()):
         if branch := of_file[file]:
             branches.setdefault(branch, []).append(number)
@@ -311,7 +314,10 @@ def _held_out(
     return HeldOutPrompts(replace(make, source=source, leave_out=frozenset()), tuple(numbers), spec.answers)
 
 
-def _branch(file: str, config: ConfigDict, shared: Settings) -> str | None:
+def _branch(file: str, config: ConfigDict, settings: RlSettings) -> str | None:
     """The reward branch of a file's task; None where it is not included or not known."""
-    task = task_of(file, shared.declared)
-    return task.reward if task and included(file, config.data.include) else None
+    task = task_of(file, settings.shared.declared)
+    if task is None or not included(file, config.data.include):
+        return None
+    settings.rewards.require_components(file, task)
+    return task.reward

@@ -98,7 +98,7 @@ class Programs:
         host, hosts = batch_part(self.mesh)
         share = len(batch.prompts)
         seeds = prompt_seeds(seed, step, share * hosts)[host * share : (host + 1) * share]
-        answers = self._begun((sample or self.sample)(weights, batch.rows, to_devices(seeds, self.mesh)))
+        answers = self.begun((sample or self.sample)(weights, batch.rows, to_devices(seeds, self.mesh)))
         return Drawn(batch, answers, began)
 
     def answered(self, drawn: Drawn) -> Answered:
@@ -126,9 +126,9 @@ class Programs:
             batch = self.pack(
                 drawn.batch.rows, answers.tokens, answers.lengths, answers.log_probs, to_devices(layout, self.mesh)
             )
-        batch = self._begun(batch)
+        batch = self.begun(batch)
         if reference is not None:
-            batch = dataclasses.replace(batch, reference=self._begun(self.log_probs(reference, batch)))
+            batch = dataclasses.replace(batch, reference=self.begun(self.log_probs(reference, batch)))
         return batch, plan.filled(row, shards)
 
     def updated(
@@ -136,7 +136,7 @@ class Programs:
     ) -> tuple[TrainState, "Updates"]:
         """The state after all updates from a rollout, or as it was where the guard found one of them bad."""
         with jax.set_mesh(self.mesh):
-            batch = self._begun(self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh)))
+            batch = self.begun(self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh)))
         count, taken = self.settings.updates, []
         before = jax.tree.map(jax.numpy.copy, (state.params, state.optimizer)) if count > 1 else None
         for _ in range(count):
@@ -147,7 +147,7 @@ class Programs:
             state = dataclasses.replace(state, params=before[0], optimizer=before[1])
         return state, Updates(taken[0], taken[-1])
 
-    def _begun(self, found: Any) -> Any:
+    def begun(self, found: Any) -> Any:
         """What a program returns at once; waited for on CPUs, where programs with collectives block each other."""
         return jax.block_until_ready(found) if self.mesh.devices.flat[0].platform == "cpu" else found
 

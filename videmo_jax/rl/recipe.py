@@ -74,6 +74,9 @@ def rl_recipe(model: str) -> ConfigDict:
                 "length_slack": config_dict.placeholder(float),  # captions may have so many times their truth's words
                 "length_power": rewards.length_power,
                 "own": (),  # ('PATTERN of annotation files', 'package.module:function') of rewards of one's own
+                # ('PATTERN', ('tree', 0.7), ('caption', 0.3)): means by weight instead of the branch. Components: rule,
+                # caption, tree, task (whichever of them the task takes by itself), package.module:function.
+                "mixed": (),
                 "costs": rewards.to_config()["costs"],  # of the edit distance: weights of levels, factors of operations
                 "endpoint": {  # of caption = openai; the key comes from OPENAI_API_KEY
                     "url": "",  # ends in /v1

@@ -31,7 +31,7 @@ from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reference_judge import ReferenceJudge
 from videmo_jax.rl.rewards.reward import GroupRewards, reward_metrics
 from videmo_jax.rl.rewards.rewarder import Interrupted, Pending, Rewarder
-from videmo_jax.rl.rewards.spec import BRANCHES
+from videmo_jax.rl.rewards.spec import BRANCHES, RewardSpec
 from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_files, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
@@ -240,12 +240,14 @@ class _Trainer:
                 "rewards": answered.all_rewards(rewards).astype(np.float32),
                 "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
                 "cut": answered.cut.mean(axis=1, dtype=np.float32),
+                **answered.all_parts(rewards),
                 **answered.sizes,
             }
         )
         rows = {name: values[rows["branch"] >= 0] for name, values in rows.items()}
         branches = [BRANCHES[number] for number in rows["branch"]]
-        values = reward_metrics(rows["rewards"].astype(np.float64), branches)
+        parts = {name: rows[name].astype(np.float64) for name in rewards.parts}
+        values = reward_metrics(rows["rewards"].astype(np.float64), branches, parts)
         if branches:
             values |= {"cut": float(rows["cut"].mean()), **self.work(rows)}
         reason = f"{rewards.failures[-1].id}: {rewards.failures[-1].reason}" if rewards.failures else "on another host"
@@ -271,7 +273,10 @@ class _Trainer:
         wanted = list(failed)[:FAILURES]
         if is_first() and (step == 1 or step % self.config.log.every == 0):
             wanted += [group for group in range(len(answered.filled)) if group not in failed][: self.config.log.samples]
-        self.log.write([_logged(step, group, answered, rewards, advantages, failed.get(group)) for group in wanted])
+        spec = self.plan.settings.rewards
+        self.log.write(
+            [_logged(step, group, answered, rewards, advantages, spec, failed.get(group)) for group in wanted]
+        )
 
     def measure(self, step: int, params: nnx.State) -> None:
         """Logs the rewards of held-out prompts after `step`, where they are due and not logged already."""
@@ -363,7 +368,13 @@ def _ended(step: int, error: Interrupted | RewardsFail) -> Exception:
 
 
 def _logged(
-    step: int, group: int, answered: Answered, found: GroupRewards, advantages: Advantages, failure: str | None
+    step: int,
+    group: int,
+    answered: Answered,
+    found: GroupRewards,
+    advantages: Advantages,
+    spec: RewardSpec,
+    failure: str | None,
 ) -> LoggedGroup:
     """A group as the log has it."""
     row = answered.filled[group]
@@ -384,7 +395,7 @@ def _logged(
         query.id,
         query.file,
         query.task.name,
-        found.branches[group],
+        spec.describe(query),
         prompt.videos,
         query.question,
         query.truth,

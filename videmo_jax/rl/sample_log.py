@@ -77,7 +77,7 @@ class LoggedGroup:
       id: of the sample.
       file: its annotation file.
       task: its name.
-      branch: of the reward.
+      branch: of the reward; of a mixture its components, `0.7 tree + 0.3 caption`.
       videos: paths relative to the dataset's root.
       question, truth: texts.
       answers: in the order in which they were sampled.
@@ -252,7 +252,7 @@ class _Trees:
 
     def shown(self, group: LoggedGroup) -> ShownGroup:
         """The group with its trees, where its branch compares trees."""
-        truth = self._branch.truth(group.truth) if group.branch == "tree" else Failed("no tree")
+        truth = self._branch.truth(group.truth) if "tree" in group.branch.split() else Failed("no tree")
         answers = []
         for rank in group.ranked():
             answer, lines = group.answers[rank], None

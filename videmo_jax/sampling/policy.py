@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 
@@ -140,6 +141,8 @@ class Policy:
     ) -> list[list[float]]:
         """The probability that an answer begins with «yes», given that it begins with «yes» or «no».
 
+        Of several processes all must call it, with the same prompts and questions.
+
         Args:
           prompts: one row each, which is read once for all of its questions.
           questions: as many to each prompt: the tokens that go on from it.
@@ -154,10 +157,10 @@ class Policy:
                 self.params,
                 self._placed(self._rows(prompts)),
                 self._placed(self._questions(questions)),
-                jnp.asarray(yes + no),
+                np.array(yes + no, np.int32),
                 dtype=self.dtype,
             )
-        scores = np.asarray(log_probs, np.float64)[: len(prompts)]
+        scores = process_allgather(log_probs, tiled=True).astype(np.float64)[: len(prompts)]
         said = [np.logaddexp.reduce(part, axis=-1) for part in (scores[..., : len(yes)], scores[..., len(yes) :])]
         return np.exp(said[0] - np.logaddexp(*said)).tolist()
 
@@ -195,4 +198,11 @@ class Policy:
         return Questions(places, lengths)
 
     def _placed(self, arrays: T) -> T:
-        return jax.tree.map(lambda array: jax.device_put(array, batch_sharding(self.mesh, array.shape)), arrays)
+        """Arrays that this process has whole, split over the devices."""
+
+        def place(array: np.ndarray) -> jax.Array:
+            return jax.make_array_from_callback(
+                array.shape, batch_sharding(self.mesh, array.shape), lambda part: array[part]
+            )
+
+        return jax.tree.map(place, arrays)

@@ -1,16 +1,18 @@
 """What one host does for all, and what all decide together: no host waits in vain for one that has failed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Int32
 
 from videmo_jax.files.errors import UserError
 from videmo_jax.training.cluster import agree, several
 
 T = TypeVar("T")
+Texts = Sequence[Int32[np.ndarray, "T"]]  # of any lengths
 
 
 class HostError(UserError):
@@ -58,3 +60,27 @@ def same_on_all(text: str) -> bool:
     """Whether all hosts hold the same text; all must ask."""
     first = agree(text)
     return not agree("" if text == first else "no")
+
+
+def from_each_host(texts: Texts) -> list[list[Int32[np.ndarray, "T"]]]:
+    """What every host gives, by host: as many texts, of as many tokens, as it likes; all must call it."""
+    if not several():
+        return [list(texts)]
+    sizes = multihost_utils.process_allgather(np.array([len(texts), sum(map(len, texts))], np.int32))
+    count, tokens = (1 << int(most).bit_length() for most in sizes.max(axis=0))  # few shapes are compiled
+    return [read_texts(row, count) for row in multihost_utils.process_allgather(write_texts(texts, count, tokens))]
+
+
+def write_texts(texts: Texts, count: int, tokens: int) -> Int32[np.ndarray, "L"]:
+    """Texts in one array with room for `count` of them, of `tokens` together: lengths (-1: no text), then ids."""
+    row = np.zeros(count + tokens, np.int32)
+    row[:count] = -1
+    row[: len(texts)] = [len(text) for text in texts]
+    row[count : count + sum(map(len, texts))] = np.concatenate([np.zeros(0, np.int32), *texts])
+    return row
+
+
+def read_texts(row: Int32[np.ndarray, "L"], count: int) -> list[Int32[np.ndarray, "T"]]:
+    """The texts of `write_texts`."""
+    lengths = row[:count][row[:count] >= 0]
+    return np.split(row[count:], np.cumsum(lengths))[: len(lengths)]

@@ -100,13 +100,12 @@ def reference_rewards(groups: Sequence[Group], reference: Reference) -> list[Sco
     return [checked([next(given) for _ in answers], len(answers)) for _, answers in groups]
 
 
-def own_rewards(groups: Sequence[Group], spec: RewardSpec) -> list[Scored]:
-    """Rewards of the user's own functions."""
+def own_rewards(groups: Sequence[Group], path: str) -> list[Scored]:
+    """Rewards of a user's own function, `package.module:function`."""
 
     def score(group: Group) -> Scored:
         query, answers = group
-        path = spec.own_of(query)
-        function = load_own(path, query.stem)
+        function = load_own(path, f"the reward of {query.stem}")
         return checked([float(value) for value in function(query, list(answers))], len(answers))
 
     return [attempt(lambda group=group: score(group)) for group in groups]

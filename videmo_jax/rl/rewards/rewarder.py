@@ -12,8 +12,8 @@ from typing import Self
 
 from videmo_jax.rl.rewards.branches import Reference, failed
 from videmo_jax.rl.rewards.lanes import Lane, ProcessLane, ThreadLane
-from videmo_jax.rl.rewards.reward import GroupRewards, Rewards, checked_size, failed_groups, joined
-from videmo_jax.rl.rewards.spec import Query, RewardError, RewardSpec
+from videmo_jax.rl.rewards.reward import GroupRewards, Piece, Rewards, asked_of, checked_size, gathered
+from videmo_jax.rl.rewards.spec import Asked, Query, RewardError, RewardSpec
 
 CHUNKS_OF_A_PROCESS = 4  # parts of a batch for each process, so that none waits long for the slowest
 HUNG = 3  # groups of a batch whose own reward may hang before the rest is not computed
@@ -30,29 +30,34 @@ def _never() -> bool:
 
 @dataclass
 class _Part:
-    """Groups of a batch that are computed together, and where."""
+    """Pieces of a batch that are computed together, and where."""
 
     places: list[int]
-    queries: list[Query]
+    asked: list[Asked]
     answers: list[list[str]]
     lane: Lane
-    work: Callable[[list[Query], list[list[str]]], GroupRewards]
+    work: Callable[[list[Asked], list[list[str]]], list[Piece]]
     own: bool = False
-    future: "Future[GroupRewards] | None" = None
+    future: "Future[list[Piece]] | None" = None
 
     def send(self) -> None:
-        self.future = self.lane.submit(self.work, self.queries, self.answers)
+        self.future = self.lane.submit(self.work, self.asked, self.answers)
+
+    def failed(self, why: Exception | str) -> list[Piece]:
+        return [Piece(failed(why))] * len(self.asked)
 
 
 class Pending:
     """The rewards of a batch that is under way."""
 
-    def __init__(self, spec: RewardSpec, parts: list[_Part], here: list[_Part], size: int) -> None:
-        self._spec, self._parts, self._here, self._size = spec, parts, here, size
+    def __init__(
+        self, spec: RewardSpec, queries: Sequence[Query], parts: list[_Part], here: list[_Part], size: int
+    ) -> None:
+        self._spec, self._queries, self._parts, self._here, self._size = spec, queries, parts, here, size
         self._done: GroupRewards | None = None
 
     def result(self, stopped: Callable[[], bool] = _never) -> GroupRewards:
-        """Waits for the rewards, which are those of `Rewards`.
+        """Waits for the rewards, which are those of `Rewards`; of several hosts all must, where the reference judges.
 
         Groups whose worker dies twice or whose reward does not come in time have failed.
 
@@ -63,25 +68,25 @@ class Pending:
           Interrupted: it is.
         """
         if self._done is None:
-            self._done = self._waited(stopped)
+            self._done = gathered(self._spec, self._queries, self._waited(stopped), self._size)
         return self._done
 
-    def _waited(self, stopped: Callable[[], bool]) -> GroupRewards:
+    def _waited(self, stopped: Callable[[], bool]) -> list[Piece]:
         deadline = time.monotonic() + self._spec.timeout
         # What only the calling process can do is done while the others work.
-        found = [(part, part.work(part.queries, part.answers)) for part in self._here]
+        found = [(part, part.work(part.asked, part.answers)) for part in self._here]
         waiting, broken, hung = deque(self._parts), [], 0
         while waiting:
             part = waiting.popleft()
             if part.own and hung == HUNG:
-                found.append((part, self._failed(part, f"not computed: {HUNG} groups before it hung")))
+                found.append((part, part.failed(f"not computed: {HUNG} groups before it hung")))
                 continue
             seconds = self._spec.own_timeout if part.own else self._spec.timeout
             try:
                 found.append((part, _result(part, deadline, seconds, stopped)))
             except TimeoutError:
                 hung += part.own
-                found.append((part, self._failed(part, f"no reward within {seconds:g} s")))
+                found.append((part, part.failed(f"no reward within {seconds:g} s")))
                 part.lane.replace()
                 for other in waiting if hung < HUNG else ():
                     if other.lane is part.lane and not _succeeded(other):
@@ -91,28 +96,26 @@ class Pending:
             except Interrupted:
                 raise
             except Exception as error:
-                found.append((part, self._failed(part, failed(error).reason)))
+                found.append((part, part.failed(error)))
         # A dead process takes all of its pool's parts along; alone, the guilty one shows.
         for part in broken:
             found.append((part, self._again(part, deadline, stopped)))
-        return joined([rewards for _, rewards in found], [part.places for part, _ in found])
+        pieces = {at: piece for part, given in found for at, piece in zip(part.places, given, strict=True)}
+        return [pieces[at] for at in range(len(pieces))]
 
-    def _again(self, part: _Part, deadline: float, stopped: Callable[[], bool]) -> GroupRewards:
+    def _again(self, part: _Part, deadline: float, stopped: Callable[[], bool]) -> list[Piece]:
         part.send()
         try:
             return _result(part, deadline, self._spec.timeout, stopped)
         except (BrokenProcessPool, CancelledError):
-            return self._failed(part, "its worker process died, twice")
+            return part.failed("its worker process died, twice")
         except Interrupted:
             raise
         except Exception as error:
-            return self._failed(part, failed(error).reason)
-
-    def _failed(self, part: _Part, reason: str) -> GroupRewards:
-        return failed_groups(self._spec, part.queries, self._size, reason)
+            return part.failed(error)
 
 
-def _result(part: _Part, deadline: float, seconds: float, stopped: Callable[[], bool]) -> GroupRewards:
+def _result(part: _Part, deadline: float, seconds: float, stopped: Callable[[], bool]) -> list[Piece]:
     """What a part gives; raises TimeoutError after so many seconds, or at the deadline."""
     until = min(time.monotonic() + seconds, deadline)
     while True:
@@ -175,27 +178,27 @@ class Rewarder:
     def submit(self, queries: Sequence[Query], answers: Sequence[Sequence[str]]) -> Pending:
         """Starts the computation of a batch and returns at once; raises ValueError as `Rewards`."""
         size = checked_size(queries, answers)
+        asked, texts = asked_of(self._spec, queries, answers)
         kinds: dict[str, list[int]] = {"plain": [], "own": [], "openai": [], "reference": []}
-        for at, query in enumerate(queries):
-            branch = self._spec.branch(query)
-            scorer = self._spec.caption if branch == "caption" else branch
-            kinds[scorer if scorer in kinds else "plain"].append(at)
+        for at, each in enumerate(asked):
+            kind = "own" if each.own else self._spec.caption if each.component == "caption" else "plain"
+            kinds[kind if kind in kinds else "plain"].append(at)
 
-        def part(places: list[int], lane: Lane, work: Callable[..., GroupRewards], own: bool = False) -> _Part:
-            texts = [list(answers[at]) for at in places]
-            return _Part(places, [queries[at] for at in places], texts, lane, work, own)
+        def part(places: list[int], lane: Lane, work: Callable[..., list[Piece]], own: bool = False) -> _Part:
+            return _Part(places, [asked[at] for at in places], [list(texts[at]) for at in places], lane, work, own)
 
         plain, elsewhere = kinds["plain"], _Elsewhere(self._elsewhere, 1 if self._processes else None)
         step = max(1, -(-len(plain) // (self._processes * CHUNKS_OF_A_PROCESS))) if self._processes else len(plain)
         parts = [part(plain[at : at + step], self._plain, elsewhere) for at in range(0, len(plain), max(step, 1))]
         parts += [part([at], self._own, elsewhere, own=True) for at in kinds["own"]]
         if kinds["openai"]:
-            parts.append(part(kinds["openai"], self._endpoint, self._all))
+            parts.append(part(kinds["openai"], self._endpoint, self._all.pieces))
         for each in parts:
             each.send()
-        # A batch without groups has rewards of the right shape, too.
-        here = [part(kinds["reference"], self._endpoint, self._all)] if kinds["reference"] or not parts else []
-        return Pending(self._spec, parts, here, size)
+        # Other hosts may have something to ask where this one has not.
+        judged = self._spec.caption == "reference"
+        here = [part(kinds["reference"], self._endpoint, self._all.pieces)] if judged else []
+        return Pending(self._spec, queries, parts, here, size)
 
 
 @dataclass(frozen=True)
@@ -205,8 +208,8 @@ class _Elsewhere:
     spec: RewardSpec
     threads: int | None
 
-    def __call__(self, queries: list[Query], answers: list[list[str]]) -> GroupRewards:
-        return _rewards(self.spec, self.threads)(queries, answers)
+    def __call__(self, asked: list[Asked], answers: list[list[str]]) -> list[Piece]:
+        return _rewards(self.spec, self.threads).pieces(asked, answers)
 
 
 @lru_cache(maxsize=1)

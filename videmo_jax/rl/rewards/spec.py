@@ -1,5 +1,6 @@
 """What the reward is made of: read from a config, checked at the start, kept with the checkpoint."""
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,8 +17,10 @@ from videmo_jax.tasks.taxonomy import Form, Reward, Task, stem_of
 
 Normalise = Literal["size", "printed"]
 CaptionScorer = Literal["overlap", "openai", "reference"]
-Branch = Reward | Literal["own"]
-BRANCHES: tuple[Branch, ...] = (*get_args(Reward), "own")
+Branch = Reward | Literal["own", "mixed"]
+BRANCHES: tuple[Branch, ...] = (*get_args(Reward), "own", "mixed")
+Mixture = tuple[str, tuple[tuple[str, float], ...]]  # a pattern of file stems, components with their weights
+OF_THE_TASK = "task"  # a component: the branch that a task takes by itself
 
 KINDS: dict[Form, Literal["match", "score", "labels"]] = {
     "choice": "match",
@@ -74,6 +77,24 @@ class Query:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A part of the reward of a group of answers.
+
+    Attributes:
+      query: what they answer.
+      component: what scores them: `rule`, `caption`, `tree` or `package.module:function`.
+    """
+
+    query: Query
+    component: str
+
+    @property
+    def own(self) -> bool:
+        """Whether a function of the user's scores them."""
+        return ":" in self.component
+
+
 OwnReward = Callable[[Query, Sequence[str]], Sequence[float]]
 
 
@@ -123,6 +144,10 @@ class RewardSpec:
       max_failed_share: of a branch's groups over the last steps; where more of them fail the run ends.
       own: rewards of one's own, as (pattern of file stems, `package.module:function`); the first that fits replaces the
         branch. The function takes a `Query` and its answers and gives as many numbers in [0, 1].
+      mixed: rewards of several components, as (pattern of file stems, ((component, weight), ...)); the first that fits
+        replaces the branch, and `own`. Components are `rule`, `caption`, `tree`, `task` (whichever of them the task
+        takes by itself) and `package.module:function` as in `own`; the reward is the mean by weight, so that weights
+        need not add up to 1.
     """
 
     decay: float = 2.0
@@ -138,6 +163,7 @@ class RewardSpec:
     own_timeout: float = 60.0
     max_failed_share: float = 0.5
     own: tuple[tuple[str, str], ...] = field(default=())
+    mixed: tuple[Mixture, ...] = field(default=())
 
     def __post_init__(self) -> None:
         _check_number("decay", self.decay, above=0)
@@ -156,11 +182,32 @@ class RewardSpec:
         if self.node_credit and not self.tree:
             raise RewardError("rewards: node_credit needs the tree branch; set tree = True or node_credit = False")
         for pattern, path in self.own:
-            load_own(path, pattern)
+            load_own(path, f"rewards.own[{pattern!r}]")
+        for pattern, parts in self.mixed:
+            self._check_mixture(f"mixed[{pattern!r}]", parts)
+
+    def _check_mixture(self, where: str, parts: Sequence[tuple[str, float]]) -> None:
+        known, names = (*get_args(Reward), OF_THE_TASK), [name for name, _ in parts]
+        if not names or len(set(names)) < len(names):
+            raise RewardError(f"rewards.{where} has the components {names}; it must have at least one, and each once")
+        for name, weight in parts:
+            _check_number(f"{where}: the weight of {name!r}", weight, above=0)
+            if ":" in name:
+                load_own(name, f"rewards.{where}")
+            elif name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, package.module:function"
+                raise RewardError(f"rewards.{where}: there is no component {name!r}; {hint}")
+            elif name == "tree" and not self.tree:
+                raise RewardError(f"rewards.{where}: the component 'tree' needs rewards.tree = True")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "RewardSpec":
-        """The spec of a config: fields by name; `costs` and `endpoint` as mappings, `own` as {pattern: path}.
+        """The spec of a config: fields by name.
+
+        Args:
+          config: `costs` and `endpoint` as mappings, `own` as {pattern: path}, `mixed` as rows (pattern, (component,
+            weight), ...); fields that are missing have their defaults.
 
         Raises:
           RewardError: a field is unknown or has a value that cannot be.
@@ -174,6 +221,8 @@ class RewardSpec:
                 values["endpoint"] = RewardEndpoint(**_known(RewardEndpoint, values["endpoint"], "rewards.endpoint"))
             if "own" in values:
                 values["own"] = tuple(dict(values["own"]).items())
+            if "mixed" in values:
+                values["mixed"] = _mixtures(values["mixed"])
             return cls(**values)
         except RewardError:
             raise
@@ -188,26 +237,60 @@ class RewardSpec:
             "costs": {name: value for name, value in costs.items() if name not in ("similarity", "within")},
             "endpoint": dict(vars(self.endpoint)) if self.endpoint else None,
             "own": dict(self.own),
+            "mixed": [[pattern, *map(list, parts)] for pattern, parts in self.mixed],
         }
 
     def branch(self, query: Query) -> Branch:
         """The branch that the answers to a question take."""
-        if self.own_of(query):
-            return "own"
-        return "caption" if query.task.reward == "tree" and not self.tree else query.task.reward
+        if _first(self.mixed, query.stem):
+            return "mixed"
+        return "own" if _first(self.own, query.stem) else self._of_task(query.task)
 
-    def own_of(self, query: Query) -> str | None:
-        """The path of the user's reward for a question, if there is one."""
-        return next((path for pattern, path in self.own if fnmatchcase(query.stem, pattern)), None)
+    def components(self, stem: str, task: Task) -> dict[str, float]:
+        """What scores the answers to questions of a file, with its weight: a branch, or `package.module:function`."""
+        found: dict[str, float] = {}
+        own = _first(self.own, stem) or self._of_task(task)
+        for name, weight in _first(self.mixed, stem) or ((own, 1.0),):
+            name = self._of_task(task) if name == OF_THE_TASK else name
+            found[name] = found.get(name, 0) + weight
+        return found
+
+    @property
+    def mixed_components(self) -> tuple[str, ...]:
+        """All components that mixtures may have."""
+        names = {name for _, parts in self.mixed for name, _ in parts}
+        return tuple(sorted((names - {OF_THE_TASK}).union(get_args(Reward) if OF_THE_TASK in names else ())))
+
+    def describe(self, query: Query) -> str:
+        """The branch in words for people: of a mixture `0.7 tree + 0.3 caption`."""
+        if (branch := self.branch(query)) != "mixed":
+            return branch
+        return " + ".join(f"{weight:g} {name}" for name, weight in self.components(query.stem, query.task).items())
+
+    def require_components(self, file: str, task: Task) -> None:
+        """Refuses a mixture for a file whose answers one of its components cannot score.
+
+        Raises:
+          RewardError: it names the file and the component.
+        """
+        able = ("caption", "tree") if KINDS[task.form] == "score" else ("rule",)
+        for name in self.components(stem_of(file), task):
+            if ":" not in name and name not in able:
+                raise RewardError(
+                    f"rewards.mixed: the component {name!r} cannot score {file}, whose answers are of the form "
+                    f"{task.form!r}; those that can are {', '.join(able)}, task, and functions of one's own"
+                )
+
+    def _of_task(self, task: Task) -> Reward:
+        return "caption" if task.reward == "tree" and not self.tree else task.reward
 
 
-def load_own(path: str, pattern: str) -> OwnReward:
-    """The function at `package.module:function`.
+def load_own(path: str, where: str) -> OwnReward:
+    """The function at `package.module:function`, which a field names.
 
     Raises:
       RewardError: it cannot be imported or is no function.
     """
-    where = f"rewards.own[{pattern!r}]"
     module, colon, name = path.partition(":")
     if not (module and colon and name.isidentifier()):
         raise RewardError(f"{where} is {path!r}; expected package.module:function")
@@ -218,6 +301,24 @@ def load_own(path: str, pattern: str) -> OwnReward:
     if not callable(function):
         raise RewardError(f"{where}: {path} is no function")
     return function
+
+
+def _first(rows: Sequence[tuple[str, Any]], stem: str) -> Any:
+    """What stands beside the first pattern that fits; None where none does."""
+    return next((value for pattern, value in rows if fnmatchcase(stem, pattern)), None)
+
+
+def _mixtures(rows: Any) -> tuple[Mixture, ...]:
+    try:
+        found = tuple((pattern, tuple((name, weight) for name, weight in parts)) for pattern, *parts in rows)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or not all(isinstance(text, str) for row, parts in found for text in (row, *dict(parts))):
+        raise RewardError(
+            f"rewards.mixed is {rows!r}; expected rows such as ('caption_*', ('tree', 0.7), ('caption', 0.3)): the "
+            "pattern of file stems, components with their weights"
+        )
+    return found
 
 
 def _known(kind: type, config: Mapping[str, Any], where: str, without: Sequence[str] = ()) -> dict[str, Any]:
