@@ -17,6 +17,7 @@ from jaxtyping import Array, UInt32
 
 from videmo_jax.data.mixture import generator
 from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.lora import plain_params
 from videmo_jax.model.videmo import Rows, abstract_model
 from videmo_jax.sampling.decode import Answers, draw_answers
 from videmo_jax.sampling.draw import Decoding
@@ -26,9 +27,12 @@ from videmo_jax.training.step import BATCH_SPLIT
 
 
 def make_gather(config: ModelConfig, mesh: Mesh, dtype: Any) -> Callable[[nnx.State], nnx.State]:
-    """The compiled (parameters as they are trained) -> the same in `dtype`, whole but for the tensor axis."""
+    """The compiled (parameters as they are trained) -> the same in `dtype`, whole but for the tensor axis.
+
+    Adapters are merged before (`lora.plain_params`): what is gathered are the weights of the plain model.
+    """
     whole = whole_mesh(mesh)
-    abstract = nnx.state(abstract_model(config), nnx.Param)
+    abstract = nnx.state(abstract_model(config.plain), nnx.Param)
     stored, gathered = (jax.tree.map(lambda s: s.spec, shard_state(abstract, on)) for on in (mesh, whole))
 
     def one(leaf: nnx.Variable) -> nnx.Variable:
@@ -39,12 +43,13 @@ def make_gather(config: ModelConfig, mesh: Mesh, dtype: Any) -> Callable[[nnx.St
     def join(params: nnx.State) -> nnx.State:
         return jax.tree.map(one, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
-    compiled = jax.jit(jax.shard_map(join, mesh=mesh, in_specs=(stored,), out_specs=gathered, check_vma=False))
+    joined = jax.shard_map(join, mesh=mesh, in_specs=(stored,), out_specs=gathered, check_vma=False)
+    compiled = jax.jit(lambda params: joined(plain_params(params, config, dtype)))
 
     def run(params: nnx.State) -> nnx.State:
         with jax.set_mesh(mesh):
-            joined = compiled(params)
-        return on_mesh(joined, shard_state(joined, whole))
+            weights = compiled(params)
+        return on_mesh(weights, shard_state(weights, whole))
 
     run.compiled = compiled
     return run
@@ -63,7 +68,7 @@ def make_sampler(
     Log-probabilities are those of `rl.loss.answer_log_probs` for the same tokens, up to rounding.
 
     Args:
-      config: of the model.
+      config: of the model; its adapters are in the weights.
       mesh: that it is trained on.
       dtype: of the computation, and of the weights.
       decoding: how many answers, and how they are drawn.
@@ -71,7 +76,7 @@ def make_sampler(
       banned_ids: tokens that are never drawn.
     """
     whole = whole_mesh(mesh)
-    model = abstract_model(config)
+    model = abstract_model(config.plain)
     graph = nnx.graphdef(model)
     placed = jax.tree.map(lambda s: s.spec, shard_state(nnx.state(model, nnx.Param), whole))
 

@@ -28,7 +28,7 @@ class ReferenceJudge:
     """(questions) -> probabilities of «yes»; text alone, the clip is not looked at again."""
 
     def __init__(self, programs: Programs, reference: nnx.State) -> None:
-        """Takes the reference as it is stored beside the policy.
+        """Takes the reference, of `rl.reference`.
 
         Raises:
           ConfigError: there are several hosts, which would ask at different times.
@@ -52,17 +52,18 @@ class ReferenceJudge:
     def _policy(self) -> Policy:
         """The reference with whole weights, which are given up again after the batch."""
         shared = self._programs.settings.shared
+        model = shared.model.plain
         return Policy(
-            graph=nnx.graphdef(abstract_model(shared.model)),
+            graph=nnx.graphdef(abstract_model(model)),
             params=self._programs.gather(self._reference),
             mesh=whole_mesh(self._programs.mesh),
-            model=shared.model,
+            model=model,
             tokenizer=shared.tokenizer,
             inputs=shared.inputs,
             dtype=jnp.dtype(shared.compute.dtype),
             stop_ids=stop_ids(shared.tokenizer),
-            banned_ids=banned_ids(shared.tokenizer, shared.model),
-            shape_of=partial(row_shape, merge=shared.model.vision.merge),
+            banned_ids=banned_ids(shared.tokenizer, model),
+            shape_of=partial(row_shape, merge=model.vision.merge),
         )
 
     def _prompt(self, question: Question) -> Prepared:
