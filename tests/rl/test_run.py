@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
 from tests.launch.commands import ROOT
@@ -145,6 +146,27 @@ def apart(one, other):
     return max(float(np.abs(a - b).max()) for a, b in zip(arrays(one), arrays(other), strict=True))
 
 
+def same_runs(one, other):
+    """Bit for bit, in all but the clock."""
+    assert [timeless(line) for line in steps_of(one)] == [timeless(line) for line in steps_of(other)]
+    assert apart(one, other) == 0
+
+
+def breaks_off(train, at, *args, **more):
+    """A run that ends in the middle of its update number `at`, counted from this start."""
+    made, calls = programs.Programs.updated, []
+
+    def updated(self, *args):
+        calls.append(1)
+        if len(calls) == at:
+            raise RuntimeError("the lights went out")
+        return made(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="lights"):
+        patch.setattr(programs.Programs, "updated", updated)
+        train(*args, **more)
+
+
 def test_a_plain_run_moves_the_policy_and_measures_it(plain, policy):
     lines = steps_of(plain)
     assert [line["step"] for line in lines] == [1, 2, 3]
@@ -154,7 +176,7 @@ def test_a_plain_run_moves_the_policy_and_measures_it(plain, policy):
     assert 1e-4 < apart(plain, policy) < 0.1
 
 
-def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain, tmp_path, monkeypatch):
+def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain, tmp_path):
     """The second step is answered by the policy of the first: its ratio is not 1. A run that breaks off comes back."""
     workdir = tmp_path / "stale"
     trained(workdir, rollout__staleness=1)
@@ -163,17 +185,7 @@ def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain
     assert fresh[1]["log_prob_gap"] < 1e-4 < stale[1]["log_prob_gap"]
 
     broken = tmp_path / "broken"
-    made, calls = programs.Programs.updated, []
-
-    def breaks(self, *args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise RuntimeError("the lights went out")
-        return made(self, *args)
-
-    monkeypatch.setattr(programs.Programs, "updated", breaks)
-    with pytest.raises(RuntimeError, match="lights"):
-        trained(broken, rollout__staleness=1)
+    breaks_off(trained, 3, broken, rollout__staleness=1)
     assert steps(broken) == [1, 2]
     trained(broken, rollout__staleness=1)
     back = steps_of(broken)
@@ -181,6 +193,60 @@ def test_staleness_is_none_at_the_first_step_and_one_update_later(trained, plain
     assert [timeless(line) for line in back[:2]] == [timeless(line) for line in stale[:2]]
     assert back[2]["log_prob_gap"] < 1e-4 < stale[2]["log_prob_gap"]  # its first batch has the newest policy
     assert back[2]["epoch"] == stale[2]["epoch"]
+
+
+ADAPTERS = {"model__lora__rank": 2, "model__lora__targets": ("q", "o", "down"), "optimizer__learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def adapted(trained, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "adapted"
+    said = trained(workdir, **ADAPTERS)
+    assert "M parameters, 0.00" in said and "M of them trained," in said
+    return workdir
+
+
+def test_adapters_begin_as_the_policy_of_init_and_are_all_that_moves(adapted, policy, plain):
+    lines = steps_of(adapted)
+    assert lines[0]["kl"] == 0 and lines[-1]["kl"] > 1e-6
+    assert lines[0]["reward"] == steps_of(plain)[0]["reward"]  # the same answers
+    # The sampler has merged weights, and the trainer adds what adapters find.
+    assert all(line["log_prob_gap"] < 1e-5 for line in lines)
+    ends = [nnx.to_flat_state(restore_params(each)) for each in (adapted, policy)]
+    after, before = ({tuple(path): np.asarray(leaf.get_value()) for path, leaf in flat} for flat in ends)
+    for path, value in before.items():
+        np.testing.assert_array_equal(after.pop(path), value)
+    assert len(after) == 6 and all(np.any(value) for value in after.values())
+
+
+def test_a_run_with_adapters_breaks_off_and_goes_on_bit_for_bit(adapted, trained, tmp_path):
+    workdir = tmp_path / "broken"
+    breaks_off(trained, 3, workdir, **ADAPTERS)
+    assert "resumed from step 2" in trained(workdir, **ADAPTERS)
+    same_runs(workdir, adapted)
+
+
+def test_adapters_of_init_are_those_of_the_reference(adapted, trained, tmp_path):
+    """As after SFT with adapters. Others than the run's own are merged, and fresh ones begin."""
+    for name, rank in (("same", 2), ("other", 3)):
+        trained(tmp_path / name, **ADAPTERS | {"init": str(adapted), "model__lora__rank": rank}, steps=2)
+        lines = steps_of(tmp_path / name)
+        assert lines[0]["kl"] == 0 and lines[1]["kl"] > 1e-6
+        assert lines[0]["log_prob_gap"] < 1e-5
+    assert steps_of(tmp_path / "same")[0]["reward"] == steps_of(tmp_path / "other")[0]["reward"]
+
+
+def test_a_reference_that_is_renewed_is_the_policy_and_known_to_a_run_that_comes_back(trained, tmp_path):
+    """After steps 2 and 4; the run breaks off in steps 3 and 4, so that it comes back at a renewal and after it."""
+    more = {"steps": 5, "grpo__reference_every": 2}
+    trained(tmp_path / "whole", **more)
+    kl = [line["kl"] for line in steps_of(tmp_path / "whole")]
+    assert max(kl[0], kl[2], kl[4]) < 1e-6 < min(kl[1], kl[3])
+    for at in (3, 2):
+        breaks_off(trained, at, tmp_path / "broken", **more)
+    assert steps(tmp_path / "broken") == [1, 2, 3]
+    trained(tmp_path / "broken", **more)
+    same_runs(tmp_path / "broken", tmp_path / "whole")
 
 
 def test_a_run_whose_rewards_keep_failing_saves_what_it_has_and_ends(trained, policy, tmp_path):
@@ -242,7 +308,7 @@ def test_a_guard_that_stops_at_the_second_update_takes_the_first_back(trained, t
 
 
 def test_two_updates_from_a_rollout_and_no_reference(trained, plain, policy, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "restore_plain", None)  # nobody loads a reference
+    monkeypatch.setattr(run, "reference_of", None)  # nobody makes a reference
     workdir = tmp_path / "twice"
     trained(workdir, grpo__updates=2, grpo__beta=0.0)
     lines = steps_of(workdir)
@@ -292,6 +358,20 @@ def test_the_frozen_reference_judges_captions_and_mixtures(trained, tmp_path):
     assert all(0 < value < 1 for value in judged) and len(set(judged)) > 1
     assert line["reward/mixed/caption"] == pytest.approx(np.mean(judged), rel=1e-6)
     assert line[f"reward/mixed/{share}"] == pytest.approx(np.mean(shares), rel=1e-6)
+
+
+def test_the_judge_stays_the_model_of_init_where_the_reference_is_renewed(trained, policy, tmp_path, monkeypatch):
+    judges, made = [], run.ReferenceJudge
+    monkeypatch.setattr(run, "ReferenceJudge", lambda *args: judges.append(args[1]) or made(*args))
+    more = {"rewards__caption": "reference", "rewards__own": (), "data__include": ("CelebV-Text_*",), "steps": 2}
+    more |= {"grpo__reference_every": 1}
+    breaks_off(trained, 2, tmp_path / "run", **more)
+    trained(tmp_path / "run", **more)  # it has the reference of its checkpoint, and the judge of init
+    assert len(judges) == 2 and apart(tmp_path / "run", policy) > 1e-4
+    assert all(line["kl"] < 1e-6 for line in steps_of(tmp_path / "run"))
+    for judge in judges:
+        for ours, its in zip(map(np.asarray, jax.tree.leaves(judge)), arrays(policy), strict=True):
+            np.testing.assert_array_equal(ours, its)
 
 
 def test_workers_give_the_same_run(trained, plain, tmp_path):
@@ -409,7 +489,9 @@ REFUSED = {
     "no init": ({"init": ""}, "init is empty; RL goes on from a checkpoint of SFT"),
     "another model": ({"model__text__layers": 2}, "text.layers: 1 there, 2 in the config"),
     "one answer": ({"rollout__answers": 1}, "rollout.answers is 1"),
-    "adapters": ({"model__lora__rank": 4}, "model.lora.rank is above 0"),
+    "adapters on a tensor axis": ({"model__lora__rank": 4, "mesh__tensor": 2}, "with adapters (model.lora.rank) it"),
+    "a negative number of steps": ({"grpo__reference_every": -1}, "grpo.reference_every is -1"),
+    "no reference to renew": ({"grpo__reference_every": 2, "grpo__beta": 0.0}, "without the KL term there is no ref"),
     "a row too long": ({"rollout__max_new_tokens": 40_000}, "data.row.tokens + rollout.max_new_tokens is 40224"),
     "a file nobody knows": ({"data__include": ("MEAD_*", "Mine*")}, "declare it in data.tasks"),
     "a row too short": (

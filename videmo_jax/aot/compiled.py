@@ -193,7 +193,8 @@ def _sft_program(config: ConfigDict, mesh: Mesh, chip: Chip) -> Program:
         least_memory_traffic(state.params, model, mesh, config.batch, budget, how, parts),
         least_traffic(state.params, model, mesh, config.batch, budget.tokens, how, parts),
     )
-    arguments = (state, batch_layout(config.batch, budget, model, mesh), jax.ShapeDtypeStruct((), jnp.float32))
+    batch = batch_layout(config.batch, budget, model, mesh)
+    arguments = (*state.split(trained), batch, jax.ShapeDtypeStruct((), jnp.float32))
     return compile_program("step", step.compiled, arguments, mesh, chip, work)
 
 

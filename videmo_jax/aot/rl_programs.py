@@ -18,6 +18,7 @@ from videmo_jax.model.videmo import Rows, abstract_model
 from videmo_jax.rl.layout import empty_layout, most_rows
 from videmo_jax.rl.plan import RlSettings, read_rl_settings
 from videmo_jax.rl.programs import Programs
+from videmo_jax.rl.reference import reference_layout
 from videmo_jax.rl.rollout import make_sampler
 from videmo_jax.rl.rows import GroupBatch, with_answers
 from videmo_jax.sharding.chips import Chip
@@ -36,7 +37,7 @@ class _Arrays:
 
     Attributes:
       state: what is trained.
-      reference: the frozen parameters; None: nothing asks for them.
+      reference: its parameters, the frozen ones those of the state; None: nothing asks for them.
       rows: prompts.
       drawn: answers to them, and where everything is put.
       group: they in packed rows.
@@ -77,8 +78,12 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     works = _works(settings, arrays, weights, config.batch, mesh, whole)
     # With one step of staleness the batch before waits for its rewards meanwhile.
     # Before several updates parameters and moments are copied: a bad one takes all of them back.
-    kept = (state.params, state.optimizer) if settings.updates > 1 else ()
-    held = bytes_on_device((state, kept, arrays.reference, arrays.rows, [arrays.group] * (1 + settings.staleness)))
+    part, frozen = state.split(shared.trained)
+    kept = (part.params, part.optimizer) if settings.updates > 1 else ()
+    # References share what is frozen. Where one of them moves, the one that judges captions does not.
+    copies = [] if arrays.reference is None else [shared.trained.of(arrays.reference)]
+    copies *= 2 if settings.reference_every and settings.rewards.caption == "reference" else 1
+    held = bytes_on_device((state, kept, copies, arrays.rows, [arrays.group] * (1 + settings.staleness)))
 
     def compiled(name: str, function: Any, on: Mesh, given: tuple[Any, ...], stays: Any, **how: Any) -> Program:
         """A program with these arguments, of which some are of what stays anyway."""
@@ -99,7 +104,7 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     if settings.grpo.beta:
         read = (arrays.reference, arrays.group)
         found.append(compiled("reference", programs.log_probs.compiled, mesh, read, read, open_trips=1))
-    trained = (state, arrays.group)
+    trained = (part, frozen, arrays.group)
     found.append(compiled("update", programs.update.compiled, mesh, (*trained, rate), trained, open_trips=1))
     return tuple(found)
 
@@ -121,7 +126,8 @@ def _arrays(settings: RlSettings, state: TrainState, rows: int, mesh: Mesh) -> _
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (tokens, lengths, log_probs, layout))
     group = on_batch(jax.eval_shape(with_answers, prompts, *shapes), mesh)
     wanted = settings.grpo.beta or settings.rewards.caption == "reference"
-    return _Arrays(state, _weights(settings, mesh) if wanted else None, prompts, on_batch(shapes, mesh), group)
+    reference = reference_layout(state.params, shared.trained, jnp.dtype(shared.compute.dtype)) if wanted else None
+    return _Arrays(state, reference, prompts, on_batch(shapes, mesh), group)
 
 
 def _longest(settings: RlSettings) -> Budget:
@@ -130,8 +136,8 @@ def _longest(settings: RlSettings) -> Budget:
 
 
 def _weights(settings: RlSettings, mesh: Mesh) -> nnx.State:
-    """Shapes and places of parameters in the dtype of the computation."""
-    params, dtype = nnx.state(abstract_model(settings.shared.model), nnx.Param), settings.shared.compute.dtype
+    """Shapes and places of the plain model's parameters in the dtype of the computation."""
+    params, dtype = nnx.state(abstract_model(settings.shared.model.plain), nnx.Param), settings.shared.compute.dtype
     return jax.tree.map(
         lambda a, sharding: jax.ShapeDtypeStruct(a.shape, jnp.dtype(dtype), sharding=sharding),
         params,

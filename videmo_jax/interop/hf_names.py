@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from videmo_jax.model.config import LoraConfig, ModelConfig
+from videmo_jax.model.config import ModelConfig
 from videmo_jax.model.videmo import abstract_model
 
 Path = tuple[str | int, ...]
@@ -47,7 +47,7 @@ class HfTensor:
 
 def parameters(config: ModelConfig) -> nnx.State:
     """The abstract parameters of a model that Hugging Face files hold (not adapters), with their metadata."""
-    return nnx.state(abstract_model(dataclasses.replace(config, lora=LoraConfig())), nnx.Param)
+    return nnx.state(abstract_model(config.plain), nnx.Param)
 
 
 def hf_tensors(config: ModelConfig) -> Iterator[HfTensor]:

@@ -123,6 +123,11 @@ class ModelConfig:
             f"vision.out_width {self.vision.out_width} differs from text.width {self.text.width}",
         )
 
+    @property
+    def plain(self) -> "ModelConfig":
+        """The same model without adapters."""
+        return dataclasses.replace(self, lora=LoraConfig())
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
         return dataclasses.asdict(self)

@@ -4,7 +4,6 @@ While it is trained that sum is never made: the part is added to the products (H
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -77,6 +76,15 @@ def adapter_paths(config: LoraConfig) -> dict[Path, tuple[Path, Path]]:
     }
 
 
+def plain_params(params: nnx.State, config: ModelConfig, dtype: Any) -> nnx.State:
+    """`merged` within a program of the caller's: sums are made in float32 and rounded to `dtype`, the rest stays."""
+    flat = {tuple(path): param for path, param in nnx.to_flat_state(params)}
+    for path, adapter in adapter_paths(config.lora).items():
+        a, b = (flat.pop(each).get_value() for each in adapter)
+        flat[path] = flat[path].replace(_every_layer(flat[path].get_value(), a, b, config.lora.scale, dtype))
+    return nnx.from_flat_state(flat)
+
+
 def merged(params: nnx.State, config: ModelConfig) -> tuple[nnx.State, ModelConfig]:
     """Parameters of the plain model that computes the same, and its configuration; sums are made in float32.
 
@@ -84,14 +92,15 @@ def merged(params: nnx.State, config: ModelConfig) -> tuple[nnx.State, ModelConf
     hold all of them twice: `params` is of no use afterwards.
     """
     flat = {tuple(path): param for path, param in nnx.to_flat_state(params)}
-
-    def every_layer(kernel: Array, a: Array, b: Array) -> Array:
-        # One layer after the other: the float32 products of all would be as large as the stack.
-        return lax.map(lambda layer: merged_kernel(*layer, config.lora.scale).astype(kernel.dtype), (kernel, a, b))
-
     for path, adapter in adapter_paths(config.lora).items():
         kernel, a, b = flat[path].get_value(), *(flat.pop(each).get_value() for each in adapter)
-        merge = jax.jit(every_layer, donate_argnums=0, out_shardings=kernel.sharding)
+        how = {"donate_argnums": 0, "static_argnums": (3, 4), "out_shardings": kernel.sharding}
+        sums = jax.jit(_every_layer, **how)(kernel, a, b, config.lora.scale, kernel.dtype)
         # Awaited: on CPUs, two programs with collectives in flight can block each other.
-        flat[path] = flat[path].replace(jax.block_until_ready(merge(kernel, a, b)))
-    return nnx.from_flat_state(flat), replace(config, lora=LoraConfig())
+        flat[path] = flat[path].replace(jax.block_until_ready(sums))
+    return nnx.from_flat_state(flat), config.plain
+
+
+def _every_layer(kernel: Array, a: Array, b: Array, scale: float, dtype: Any) -> Array:
+    """`merged_kernel` of stacks, one layer after the other: the float32 products of all would be as large as they."""
+    return lax.map(lambda layer: merged_kernel(*layer, scale).astype(dtype), (kernel, a, b))

@@ -44,6 +44,7 @@ class RlSettings:
       packed: shapes of rows of the update.
       staleness: updates that a policy is behind when it answers, 0 or 1.
       updates: steps of the optimizer on each rollout.
+      reference_every: steps after which the reference becomes the policy; 0: never.
       grpo, advantages: the objective.
       mask_cut: whether answers that the limit cut teach nothing.
       node_credit: weight of the costs that single tokens bear; 0: none.
@@ -58,6 +59,7 @@ class RlSettings:
     packed: tuple[Budget, ...]
     staleness: int
     updates: int
+    reference_every: int
     grpo: GrpoSpec
     advantages: AdvantageSpec
     mask_cut: bool
@@ -114,8 +116,6 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
     if runs and not config.init:
         raise ConfigError("init is empty; RL goes on from a checkpoint of SFT and compares with it: name it in init")
     shared = read_settings(config)
-    if shared.model.lora.rank:
-        raise ConfigError("model.lora.rank is above 0; RL trains whole weights: set it to 0 (init may have adapters)")
     _, stages = read_stages(config)
     if len(stages) > 1:
         raise ConfigError(f"curriculum is {tuple(config.curriculum)}; RL has one stage, after those of SFT")
@@ -164,6 +164,13 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         grpo.dual_clip,
         grpo.entropy,
     )
+    if grpo.reference_every < 0:
+        raise ConfigError(f"grpo.reference_every is {grpo.reference_every}; it must be a number of steps, or 0: never")
+    if grpo.reference_every and not grpo.beta:
+        raise ConfigError(
+            f"grpo.reference_every is {grpo.reference_every} and grpo.beta 0: without the KL term there is no "
+            "reference to renew; set grpo.beta, or grpo.reference_every to 0"
+        )
     if grpo.node_credit < 0:
         raise ConfigError(f"grpo.node_credit is {grpo.node_credit}; it must be 0 or above")
     return RlSettings(
@@ -174,6 +181,7 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         _packed(config, shared.budget, decoding),
         rollout.staleness,
         grpo.updates,
+        grpo.reference_every,
         spec,
         AdvantageSpec(grpo.scale, grpo.epsilon),
         grpo.mask_cut,

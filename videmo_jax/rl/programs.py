@@ -28,6 +28,7 @@ from videmo_jax.sampling.policy import banned_ids, stop_ids
 from videmo_jax.sharding.rules import batch_part, batch_shards
 from videmo_jax.training.state import TrainState
 from videmo_jax.training.step import BATCH_SPLIT, StepMetrics
+from videmo_jax.training.trained import joined
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Programs:
         self.mesh, self.settings = mesh, settings
         self.gather = make_gather(shared.model, mesh, shared.compute.dtype, tensor=settings.rollout_tensor)
         self.sample = self.sampler(settings.decoding)
-        # The reference's forward pass is the policy's: frozen, and stored in the dtype of the computation.
+        # The reference's forward pass is the policy's, with other parameters where they are trained.
         self.log_probs = make_log_prob_step(shared.model, mesh, shared.compute, settings.grpo.temperature)
         self.update = make_policy_step(
             shared.model, optimizer, mesh, shared.compute, shared.guard, settings.grpo, shared.trained
@@ -138,13 +139,14 @@ class Programs:
         with jax.set_mesh(self.mesh):
             batch = self.begun(self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh)))
         count, taken = self.settings.updates, []
-        before = jax.tree.map(jax.numpy.copy, (state.params, state.optimizer)) if count > 1 else None
+        part, frozen = state.split(self.settings.shared.trained)
+        before = jax.tree.map(jax.numpy.copy, (part.params, part.optimizer)) if count > 1 else None
         for _ in range(count):
             state, metrics = self.update(state, batch, rate)
             taken.append(metrics)
         # Each update gives its state back where it is bad; those before it were taken.
         if before and bool(taken[-1].halted):
-            state = dataclasses.replace(state, params=before[0], optimizer=before[1])
+            state = dataclasses.replace(state, params=joined(before[0], frozen), optimizer=before[1])
         return state, Updates(taken[0], taken[-1])
 
     def begun(self, found: Any) -> Any:

@@ -55,7 +55,10 @@ def rl_recipe(model: str) -> ConfigDict:
                 "updates": 1,  # steps of the optimizer on each rollout
                 "clip_low": grpo.clip_low,
                 "clip_high": grpo.clip_high,
-                "beta": grpo.beta,  # of the KL term; 0: no reference is loaded
+                "beta": grpo.beta,  # of the KL term; 0: there is no reference
+                # After so many steps, again and again, the reference becomes the policy as it is then (TRL's
+                # sync_ref_model); checkpoints then hold it. 0: it stays what init is.
+                "reference_every": 0,
                 "reduction": grpo.reduction,  # sequence (the paper's: a mean of means), token, constant (Dr. GRPO)
                 "ratio": grpo.ratio,  # token (the paper's); sequence (GSPO)
                 "objective": grpo.objective,  # clip (the paper's); cispo
@@ -70,7 +73,7 @@ def rl_recipe(model: str) -> ConfigDict:
                 "decay": rewards.decay,  # lambda of exp(-lambda x distance / size)
                 "normalise": rewards.normalise,  # size: by the nodes of the larger tree; or printed: not at all
                 "tree": rewards.tree,  # False: fine-grained captions take the caption branch
-                "caption": rewards.caption,  # overlap (embedded), openai (below), reference (the frozen model judges)
+                "caption": rewards.caption,  # overlap (embedded), openai (below), reference (init's model judges)
                 "length_slack": config_dict.placeholder(float),  # captions may have so many times their truth's words
                 "length_power": rewards.length_power,
                 "own": (),  # ('PATTERN of annotation files', 'package.module:function') of rewards of one's own

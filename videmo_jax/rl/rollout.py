@@ -18,6 +18,7 @@ from jaxtyping import Array, UInt32
 
 from videmo_jax.data.mixture import generator
 from videmo_jax.model.config import ModelConfig
+from videmo_jax.model.lora import plain_params
 from videmo_jax.model.videmo import Rows, abstract_model
 from videmo_jax.sampling.decode import Answers, draw_answers
 from videmo_jax.sampling.draw import Decoding
@@ -38,13 +39,13 @@ def make_gather(config: ModelConfig, mesh: Mesh, dtype: Any, *, tensor: int = 0)
     """The compiled (parameters as they are trained) -> the same in `dtype`, whole but for the tensor axis.
 
     Args:
-      config: of the model.
+      config: of the model; its adapters are merged before (`lora.plain_params`), and the weights are the plain model's.
       mesh: that it is trained on.
       dtype: of the computation.
       tensor: of `whole_mesh`.
     """
     whole = whole_mesh(mesh, tensor)
-    abstract = nnx.state(abstract_model(config), nnx.Param)
+    abstract = nnx.state(abstract_model(config.plain), nnx.Param)
     placed = shard_state(abstract, whole)
     stored, gathered = (jax.tree.map(lambda s: s.spec, each) for each in (shard_state(abstract, mesh), placed))
     together = whole.shape["tensor"] // mesh.shape["tensor"]
@@ -75,12 +76,13 @@ def make_gather(config: ModelConfig, mesh: Mesh, dtype: Any, *, tensor: int = 0)
     # Neighbours have parts of their own, which the mesh has no name for: as if all devices had.
     axes = ("data", *RINGS, "tensor") if together > 1 else "tensor"
     out = jax.tree.map(lambda spec: PartitionSpec(*(axes if name else None for name in spec)), gathered)
-    compiled = jax.jit(jax.shard_map(join, mesh=mesh, in_specs=(stored,), out_specs=out, check_vma=False))
+    joined = jax.shard_map(join, mesh=mesh, in_specs=(stored,), out_specs=out, check_vma=False)
+    compiled = jax.jit(lambda params: joined(plain_params(params, config, dtype)))
 
     def run(params: nnx.State) -> nnx.State:
         with jax.set_mesh(mesh):
-            joined = compiled(params)
-        return on_mesh(joined, placed, abstract)
+            weights = compiled(params)
+        return on_mesh(weights, placed, abstract)
 
     run.compiled = compiled
     return run
@@ -101,7 +103,7 @@ def make_sampler(
     Log-probabilities are those of `rl.loss.answer_log_probs` for the same tokens, up to rounding.
 
     Args:
-      config: of the model.
+      config: of the model; its adapters are in the weights.
       mesh: that it is trained on.
       dtype: of the computation, and of the weights.
       decoding: how many answers, and how they are drawn.
@@ -114,7 +116,7 @@ def make_sampler(
     """
     whole = whole_mesh(mesh, tensor)
     require_split(config, whole.shape["tensor"], "rollout.tensor" if tensor else "mesh.tensor")
-    model = abstract_model(config)
+    model = abstract_model(config.plain)
     graph = nnx.graphdef(model)
     placed = jax.tree.map(lambda s: s.spec, shard_state(nnx.state(model, nnx.Param), whole))
 

@@ -27,6 +27,7 @@ from videmo_jax.rl.held_out import HeldOutRewards
 from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_settings, reward_spec
 from videmo_jax.rl.programs import Drawn, Programs
 from videmo_jax.rl.prompts import PromptBatch, together
+from videmo_jax.rl.reference import reference_layout, reference_of
 from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reference_judge import ReferenceJudge
 from videmo_jax.rl.rewards.reward import GroupRewards, reward_metrics
@@ -36,7 +37,7 @@ from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_f
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
 from videmo_jax.training.checkpoint import FOLDER as CHECKPOINTS
-from videmo_jax.training.checkpoint import Meta, read_meta, restore_plain
+from videmo_jax.training.checkpoint import Meta, read_meta
 from videmo_jax.training.cluster import Preempted
 from videmo_jax.training.feed import DeviceFeed, Lookahead
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
@@ -49,6 +50,7 @@ from videmo_jax.training.session import Session, mesh_of, open_session, open_wor
 from videmo_jax.training.settings import ConfigError
 from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
 from videmo_jax.training.stopped import Halt, TrainingStopped, stop
+from videmo_jax.training.trained import joined, sizes
 
 STAGE = "rl"
 # Beside those of every run: how rewards are made, but not what they are, and how rows are filled.
@@ -87,15 +89,17 @@ def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profil
             )
         optimizer = make_optimizer(settings.stage.optimizer)
         layout = state_layout(shared.model, optimizer, mesh, shared.trained)
+        kept = _kept(settings, reference_layout(layout.params, shared.trained, shared.compute.dtype))
         programs = Programs(settings, mesh, optimizer)
-        with open_session(config, opened, layout, plan.steps, profile, console) as session:
+        with open_session(config, opened, layout, plan.steps, profile, console, kept) as session:
             on_each_host(lambda: _require_same_init(config, origin, session))
-            reference = _reference(config, settings, mesh)
+            state = _state(config, settings, mesh, session, optimizer)
+            reference, judging = _references(config, settings, mesh, session, state)
             log = SampleLog(logs, after_step=session.after_step, host=host, spec=settings.rewards)
-            judge = ReferenceJudge(programs, reference) if settings.rewards.caption == "reference" else None
+            judge = None if judging is None else ReferenceJudge(programs, judging)
             with Rewarder(settings.rewards, processes=settings.reward_workers, reference=judge) as rewarder:
                 trainer = _Trainer(config, plan, programs, session, rewarder, log, origin)
-                state = trainer.run(_state(config, settings, mesh, session, optimizer), reference)
+                state = trainer.run(state, reference)
         plan.skips.tell(console.print)
     return state
 
@@ -133,17 +137,35 @@ def _require_same_init(config: ConfigDict, origin: Mapping[str, Any], session: S
 def _state(config: ConfigDict, settings: RlSettings, mesh: Mesh, session: Session, optimizer: Any) -> TrainState:
     """What the last checkpoint holds, or the weights of `init` with a fresh optimizer."""
     if session.restored:
-        return TrainState(session.restored.params, *session.restored.optimizer)
+        optimizer_state, guard, *_ = session.restored.optimizer
+        return TrainState(session.restored.params, optimizer_state, guard)
     shared = settings.shared
     params = initial_params(shared.model, mesh, seed=config.seed, checkpoint=config.init)
     return fresh_state(shared.model, params, optimizer, mesh, shared.trained)
 
 
-def _reference(config: ConfigDict, settings: RlSettings, mesh: Mesh) -> nnx.State | None:
-    """The frozen parameters of `init`, split as those that are trained, where something asks for them."""
-    if not settings.grpo.beta and settings.rewards.caption != "reference":
-        return None
-    return restore_plain(config.init, mesh=mesh, dtype=jnp.dtype(settings.shared.compute.dtype))[0]
+def _references(
+    config: ConfigDict, settings: RlSettings, mesh: Mesh, session: Session, state: TrainState
+) -> tuple[nnx.State | None, nnx.State | None]:
+    """(what the policy is compared with, what judges captions), None where nothing asks: `init`, or of the first what
+    the last checkpoint has of it."""
+    trained, dtype, restored = settings.shared.trained, settings.shared.compute.dtype, session.restored
+    reference = judging = None
+    if restored and settings.reference_every:
+        reference = joined(restored.optimizer[2], trained.split(state.params)[1])
+    judged = settings.rewards.caption == "reference"
+    if judged or (settings.grpo.beta and reference is None):
+        # A run that comes back reads again what its policy was at first.
+        start = {"seed": config.seed, "checkpoint": config.init, "dtype": jnp.dtype(dtype)}
+        params = initial_params(settings.shared.model, mesh, **start) if restored else state.params
+        judging = reference_of(params, state.params, trained, dtype)
+        reference = judging if reference is None else reference
+    return reference if settings.grpo.beta else None, judging if judged else None
+
+
+def _kept(settings: RlSettings, reference: nnx.State | None) -> tuple[nnx.State, ...]:
+    """What checkpoints hold of the reference: where it moves, its own copy of what is trained."""
+    return (settings.shared.trained.of(reference),) if settings.reference_every else ()
 
 
 class _Trainer:
@@ -172,15 +194,15 @@ class _Trainer:
     def run(self, state: TrainState, reference: nnx.State | None) -> TrainState:
         """From the last checkpoint to the end."""
         config, plan, settings = self.config, self.plan, self.plan.settings
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        devices = f"{self.programs.mesh.size} {jax.devices()[0].platform} device(s)"
         self.console.print(
-            f"{parameters / 1e6:,.1f} M parameters on {self.programs.mesh.size} {jax.devices()[0].platform} device(s), "
+            f"{sizes(state.params, settings.shared.trained)} on {devices}, "
             f"{plan.samples - len(plan.skips):,} samples, {plan.steps:,} steps of {config.batch} prompts with "
             f"{settings.decoding.answers} answers each"
         )
         if self.session.first < plan.steps:
             with DeviceFeed(self.batches(), self.programs.placed) as feed:
-                state = self.train(state, reference if settings.grpo.beta else None, Lookahead(feed))
+                state = self.train(state, reference, Lookahead(feed))
         self.measure(plan.steps, state.params)
         return state
 
@@ -191,6 +213,7 @@ class _Trainer:
         rewards are computed; a run that comes back answers its first prompts with the newest policy.
         """
         programs, settings, ahead = self.programs, self.plan.settings, None
+        trained, dtype = settings.shared.trained, settings.shared.compute.dtype
         with self.loop() as loop:
             for step in loop:
                 self.measure(step - 1, state.params)
@@ -204,7 +227,7 @@ class _Trainer:
                     rewards = rollout.rewards.result(lambda: self.session.stop.asked)
                     values = self.rewarded(step, rollout.answered, rewards)
                 except (Interrupted, RewardsFail) as error:
-                    loop.save_before(step, state, fed.before)
+                    loop.save_before(step, state, fed.before, _kept(settings, reference))
                     raise _ended(step, error) from None
                 waited, began = time.perf_counter() - began, time.perf_counter()
                 advantages = rollout.answered.advantages(rewards, settings.advantages, mask_cut=settings.mask_cut)
@@ -212,10 +235,12 @@ class _Trainer:
                 state, updates = programs.updated(state, rows, by_token, advantages, loop.rate(step))
                 ahead = self.collected(coming) if coming else None
                 measured = updates.numbers()
+                if settings.reference_every and step % settings.reference_every == 0 and not measured["halted"]:
+                    reference = reference_of(state.params, state.params, trained, dtype)
                 values |= {"filled": filled, "seconds_rollout": rollout.seconds, "seconds_reward": waited}
                 values |= {"seconds_update": time.perf_counter() - began}
                 self.write_samples(step, rollout.answered, rewards, advantages)
-                loop.took(step, state, measured | values, fed, at_once=True)
+                loop.took(step, state, measured | values, fed, at_once=True, beside=_kept(settings, reference))
         return state
 
     def drawn(self, batch: PromptBatch, state: TrainState, step: int) -> Drawn:

@@ -33,6 +33,7 @@ from videmo_jax.training.session import Session, mesh_of, open_session, open_wor
 from videmo_jax.training.settings import ConfigError, Settings, read_settings
 from videmo_jax.training.state import TrainState, fresh_state, initial_params, state_layout
 from videmo_jax.training.stopped import Halt, TrainingStopped, stop
+from videmo_jax.training.trained import sizes
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, console: Console, *, profile: Steps | None = None) -> TrainState:
@@ -103,11 +104,8 @@ class _Trainer:
             data = {}
             params = initial_params(self.plan.model, self.mesh, seed=config.seed, checkpoint=config.init or None)
             state = TrainState(params, None, fresh_guard())
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        trained = sum(leaf.size for leaf in jax.tree.leaves(self.plan.trained.of(state.params)))
-        share = f", {trained / 1e6:,.3f} M of them trained," if trained < parameters else ""
         self.console.print(
-            f"{parameters / 1e6:,.1f} M parameters{share} on {self.mesh.size} {jax.devices()[0].platform} device(s), "
+            f"{sizes(state.params, self.plan.trained)} on {self.mesh.size} {jax.devices()[0].platform} device(s), "
             f"{self.plan.samples - len(self.plan.skips):,} samples, {stages[-1].end:,} steps of {config.batch} rows"
         )
         before = "before training"

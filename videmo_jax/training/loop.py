@@ -128,7 +128,16 @@ class Loop:
         self._began = time.perf_counter()
         return fed
 
-    def took(self, number: int, state: TrainState, measured: Any, fed: Fed, *, at_once: bool = False) -> None:
+    def took(
+        self,
+        number: int,
+        state: TrainState,
+        measured: Any,
+        fed: Fed,
+        *,
+        at_once: bool = False,
+        beside: tuple[Any, ...] = (),
+    ) -> None:
         """Takes note of a step that the devices were given, and saves where it is time.
 
         Args:
@@ -137,6 +146,7 @@ class Loop:
           measured: its metrics on the devices.
           fed: its batch.
           at_once: whether the devices are done with it.
+          beside: what else a checkpoint holds, as of `session.open_session`.
 
         Raises:
           TrainingStopped: the guard found a step bad; all before it is saved.
@@ -145,29 +155,30 @@ class Loop:
         if number == self.first + 1:  # the call of a compiled step returns at once
             self.meter.aside(time.perf_counter() - self._began)
         if self._sent:
-            self._read(self._sent, state)
+            self._read(self._sent, state, beside)
         self._sent = _Sent(number, measured, fed.before)
         stopping = self.stop.after(number)
         saving = number == self.spec.steps or stopping or number % self.spec.save_every == 0 or self._is_time(number)
         if at_once or saving or self.profiler.edge(number):  # what is saved must be known to be good
-            self._read(self._sent, state)
+            self._read(self._sent, state, beside)
             self._sent = None
         if saving:
-            self._save(number, state, fed.after)
+            self._save(number, state, fed.after, beside)
         self.profiler.turn(number)
         if stopping:
             raise Preempted(f"step {number}: asked to end, and saved; the same command goes on from here")
 
-    def save_before(self, number: int, state: TrainState, before: dict[str, Any]) -> None:
+    def save_before(self, number: int, state: TrainState, before: dict[str, Any], beside: tuple[Any, ...] = ()) -> None:
         """Saves what there was before a step that is not taken, unless it is saved already.
 
         Args:
           number: of the step.
           state: before it.
           before: where the batches stood.
+          beside: as of `took`.
         """
         if number - 1 > self._stored:
-            self._save(number - 1, state, before)
+            self._save(number - 1, state, before, beside)
 
     def _is_time(self, number: int) -> bool:
         """Whether so long nothing was saved that the first host finds it time; all hosts hear the same."""
@@ -176,19 +187,19 @@ class Loop:
             return False
         return first_host_says(time.monotonic() - self._saved_at >= 60 * spec.save_minutes)
 
-    def _save(self, number: int, state: TrainState, stands: dict[str, Any]) -> None:
+    def _save(self, number: int, state: TrainState, stands: dict[str, Any], beside: tuple[Any, ...]) -> None:
         began, self._stored, self._saved_at = time.perf_counter(), number, time.monotonic()
-        optimizer = (state.optimizer, state.guard)
+        optimizer = (state.optimizer, state.guard, *beside)
         self.checkpoints.save(self.meta(number), self.tokenizer_files, state.params, optimizer, stands)
         self.meter.aside(time.perf_counter() - began)
         self.saved()
 
-    def _read(self, sent: _Sent, newest: TrainState) -> None:
+    def _read(self, sent: _Sent, newest: TrainState, beside: tuple[Any, ...]) -> None:
         """Waits for a step and takes note of it."""
         values = self.numbers(sent.measured)
         if values.pop("halted"):
             mean = float(jax.device_get(newest.guard.mean))
-            self.save_before(sent.number, newest.released(), sent.before)
+            self.save_before(sent.number, newest.released(), sent.before, beside)
             raise self.explain(Halt(sent.number, values["loss"], mean, values["gradient_norm"]))
         self.meter.took(values.pop("tokens"), values.pop("samples"), values.pop("flops", None))
         number, steps = sent.number, self.spec.steps

@@ -201,6 +201,7 @@ def open_session(
     end: int,
     profile: Steps | None,
     console: Console,
+    beside: tuple[Any, ...] = (),
 ) -> Iterator[Session]:
     """Restores the last checkpoint and opens what a run writes to.
 
@@ -211,6 +212,7 @@ def open_session(
       end: last step of the run.
       profile: steps to record.
       console: for messages.
+      beside: shapes and places of what else is saved, behind the guard.
 
     Raises:
       ConfigError, CheckpointError, ValueError: what is wrong and where.
@@ -223,7 +225,7 @@ def open_session(
         )
     with Checkpoints(opened.workdir, keep=keep, keep_every=keep_every) as checkpoints:
         # The guard is a few bytes, and goes with the optimizer.
-        restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard), console.print)
+        restored = checkpoints.restore(layout.params, (layout.optimizer, layout.guard, *beside), console.print)
         first = restored.step if restored else 0
         if profile is not None:
             profile.check(first, end)

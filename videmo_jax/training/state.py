@@ -29,6 +29,11 @@ class TrainState:
     optimizer: Any
     guard: Guard
 
+    def split(self, trained: Trained) -> tuple["TrainState", nnx.State]:
+        """(the state with the trained parameters alone, the other parameters)."""
+        params, frozen = trained.split(self.params)
+        return dataclasses.replace(self, params=params), frozen
+
     def released(self) -> "TrainState":
         """The state with a guard that lets steps be taken again, as it did before the bad one."""
         guard = dataclasses.replace(self.guard, halted=jnp.logical_and(self.guard.halted, False))
@@ -52,7 +57,12 @@ def state_layout(
 
 
 def initial_params(
-    config: ModelConfig, mesh: Mesh, *, seed: int, checkpoint: epath.PathLike | None = None
+    config: ModelConfig,
+    mesh: Mesh,
+    *,
+    seed: int,
+    checkpoint: epath.PathLike | None = None,
+    dtype: Any = jnp.float32,
 ) -> nnx.State:
     """Weights to start from: random, or those of a checkpoint; each device makes or reads its own share.
 
@@ -60,15 +70,16 @@ def initial_params(
     checkpoint has the same ones.
     """
     if checkpoint is not None and read_meta(checkpoint).model.lora == config.lora:
-        return restore_params(checkpoint, mesh=mesh, dtype=jnp.float32)
+        return restore_params(checkpoint, mesh=mesh, dtype=dtype)
     layout = shard_state(nnx.state(abstract_model(config), nnx.Param), mesh)
     fresh = ALL if checkpoint is None else Trained(only=(ADAPTERS,))
     made = jax.jit(
-        lambda: fresh.of(nnx.state(VidEmo(config, nnx.Rngs(seed)), nnx.Param)), out_shardings=fresh.of(layout)
+        lambda: jax.tree.map(lambda x: x.astype(dtype), fresh.of(nnx.state(VidEmo(config, nnx.Rngs(seed)), nnx.Param))),
+        out_shardings=fresh.of(layout),
     )()
     if checkpoint is None:
         return made
-    return joined(made, restore_plain(checkpoint, mesh=mesh, dtype=jnp.float32)[0])
+    return joined(made, restore_plain(checkpoint, mesh=mesh, dtype=dtype)[0])
 
 
 def fresh_state(

@@ -1,7 +1,7 @@
 """The training step that SFT and RL share, one compiled program on the mesh; a loss makes it one or the other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -121,19 +121,19 @@ def make_step(
     """The compiled step (state, batch, learning rate) -> (state, metrics); the state that goes in is given up.
 
     A step that the guard finds bad changes nothing but `halted`, and no later one does. A batch in which nothing counts
-    changes nothing. What is not `trained` is never changed: it has no gradient.
+    changes nothing. What is not `trained` has no gradient: its arrays stay the very same ones, and are not given up.
     """
-    layout = shard_state(abstract_state(config, optimizer, trained), mesh)
+    layout, _ = shard_state(abstract_state(config, optimizer, trained), mesh).split(trained)
     gradients = gradient_sums(config, mesh, compute, sums_of, trained)
 
-    def step(state: TrainState, batch: HasRows, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, frozen: nnx.State, batch: HasRows, rate: jax.Array) -> tuple[TrainState, StepMetrics]:
+        before = state.params
         with products_in(compute.dtype):
-            sums, summed = gradients(state.params, batch)
+            sums, summed = gradients(joined(before, frozen), batch)
         count = jnp.maximum(sums.count, 1)
         gradient = jax.tree.map(lambda x: x / count, summed)
         norm = optax.tree.norm(gradient)
         watched = watch(guard, state.guard, sums.loss / count, norm, sums.count)
-        before, frozen = trained.split(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, before)
         after = descend(before, updates, rate), optimizer_state
         # A choice in place, element by element: unlike lax.cond it takes no copy of the state.
@@ -141,14 +141,16 @@ def make_step(
         new, optimizer_state = jax.tree.map(partial(jnp.where, stay), (before, state.optimizer), after)
         segments = batch.rows.segment_ids
         tokens, samples = jnp.count_nonzero(segments), jnp.sum(jnp.max(segments, axis=-1))
-        state = TrainState(joined(new, frozen), optimizer_state, watched)
+        state = TrainState(new, optimizer_state, watched)
         return state, StepMetrics(sums, norm, tokens, samples, watched.halted)
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, PartitionSpec())))
 
     def run(state: TrainState, batch: HasRows, rate: float) -> tuple[TrainState, StepMetrics]:
+        part, frozen = state.split(trained)
         with jax.set_mesh(mesh):
-            return compiled(state, batch, np.float32(rate))
+            after, metrics = compiled(part, frozen, batch, np.float32(rate))
+        return replace(after, params=joined(after.params, frozen)), metrics
 
     run.compiled = compiled
     return run

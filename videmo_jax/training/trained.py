@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 from flax import nnx
 
 from videmo_jax.files.errors import UserError
@@ -46,6 +47,13 @@ ALL = Trained()
 def joined(trained: nnx.State, frozen: nnx.State) -> nnx.State:
     """All parameters again, from the two parts of `Trained.split`."""
     return nnx.merge_state(trained, frozen)
+
+
+def sizes(params: nnx.State, trained: Trained) -> str:
+    """How many parameters there are and, where it is not all of them, how many are trained."""
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in trained.split(params)]
+    share = f", {counts[0] / 1e6:,.3f} M of them trained," if counts[1] else ""
+    return f"{sum(counts) / 1e6:,.1f} M parameters{share}"
 
 
 def read_trained(model: ModelConfig, freeze: Sequence[str], train_also: Sequence[str]) -> Trained:

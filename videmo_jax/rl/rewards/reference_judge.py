@@ -34,7 +34,7 @@ class ReferenceJudge:
     """
 
     def __init__(self, programs: Programs, reference: nnx.State) -> None:
-        """Takes the reference as it is stored beside the policy."""
+        """Takes the reference, of `rl.reference`."""
         self._programs, self._reference = programs, reference
 
     def __call__(self, questions: Sequence[Question]) -> list[float]:
@@ -65,17 +65,18 @@ class ReferenceJudge:
     def _policy(self) -> Policy:
         """The reference with whole weights, which are given up again after the batch."""
         shared = self._programs.settings.shared
+        model = shared.model.plain
         return Policy(
-            graph=nnx.graphdef(abstract_model(shared.model)),
+            graph=nnx.graphdef(abstract_model(model)),
             params=self._programs.begun(self._programs.gather(self._reference)),
             mesh=whole_mesh(self._programs.mesh, self._programs.settings.rollout_tensor),
-            model=shared.model,
+            model=model,
             tokenizer=shared.tokenizer,
             inputs=shared.inputs,
             dtype=jnp.dtype(shared.compute.dtype),
             stop_ids=stop_ids(shared.tokenizer),
-            banned_ids=banned_ids(shared.tokenizer, shared.model),
-            shape_of=partial(row_shape, merge=shared.model.vision.merge),
+            banned_ids=banned_ids(shared.tokenizer, model),
+            shape_of=partial(row_shape, merge=model.vision.merge),
         )
 
     def _tokens(self, question: Question) -> Tokens:
