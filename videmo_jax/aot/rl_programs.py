@@ -185,6 +185,8 @@ def _token_traffic(settings: RlSettings, weights: nnx.State, rows: int, mesh: Me
     read = bytes_on_device(language)
     if not text.tied:
         read -= bytes_on_device(language["embedding"])  # of which a few rows are looked up
+    if decoding.int8:
+        read /= jnp.dtype(shared.compute.dtype).itemsize
     places = shared.budget.tokens + decoding.answers * decoding.max_new_tokens / 2
     place = 2 * text.layers * text.kv_heads / mesh.shape["tensor"] * text.head_width
     return read + rows / batch_shards(mesh) * places * place * jnp.dtype(shared.compute.dtype).itemsize
