@@ -31,6 +31,8 @@ def arguments(synthetic, after_sft):
             "--config.optimizer.epsilon=1e-3",
             # Some rewards fail, on whichever host.
             f"--config.rewards.own=(('*Emotion-Recognition*','{OWN}:share_of_a'),('*','{OWN}:fails_now_and_then'))",
+            # And there are too few others, on all hosts together, for a batch.
+            "--config.rollout.draws=2",
             *(f"--config.mesh.{axis}" for axis in mesh),
         )
         return rl_arguments(workdir, synthetic, after_sft, *more)
@@ -88,13 +90,16 @@ def test_two_processes_give_the_updates_of_one_device(one, arguments, after_sft,
     same_updates(tmp_path / "run", one, after_sft)
     listed = failures(tmp_path / "run")
     assert listed == failures(one) and len(listed) == sum(line.get("failed_groups", 0) for line in lines_of(one))
+    draws = {line["draws"] for line in lines_of(one) if "loss" in line}
+    assert 2 in draws and sum(line.get("dropped_groups", 0) for line in lines_of(one))
     assert {step for step, _ in listed} > {1} and any(each.failure for each in read_samples(tmp_path / "run", 1))
     assert all(each.failure for each in read_samples(tmp_path / "run", 1))
 
 
 def test_one_step_of_staleness_gives_the_same_on_two_processes(arguments, after_sft, tmp_path):
     def stale(name, *mesh):
-        return [*arguments(tmp_path / name, *mesh), "--config.rollout.staleness=1", "--config.rewards.workers=1"]
+        more = "--config.rollout.draws=1", "--config.rollout.staleness=1", "--config.rewards.workers=1"
+        return [*arguments(tmp_path / name, *mesh), *more]
 
     code, output = run(stale("one", *ALONE["one"][1:]), JAX_NUM_CPU_DEVICES="1", **REWARDS)
     assert code == 0, output
