@@ -31,6 +31,8 @@ def arguments(synthetic, after_sft):
             "--config.optimizer.epsilon=1e-3",
             # Some rewards fail, on whichever host.
             f"--config.rewards.own=(('*Emotion-Recognition*','{OWN}:share_of_a'),('*','{OWN}:fails_now_and_then'))",
+            # And there are too few others, on all hosts together, for a batch.
+            "--config.rollout.draws=2",
             *(f"--config.mesh.{axis}" for axis in mesh),
         )
         return rl_arguments(workdir, synthetic, after_sft, *more)
@@ -88,6 +90,8 @@ def test_two_processes_give_the_updates_of_one_device(one, arguments, after_sft,
     same_updates(tmp_path / "run", one, after_sft)
     listed = failures(tmp_path / "run")
     assert listed == failures(one) and len(listed) == sum(line.get("failed_groups", 0) for line in lines_of(one))
+    draws = {line["draws"] for line in lines_of(one) if "loss" in line}
+    assert 2 in draws and sum(line.get("dropped_groups", 0) for line in lines_of(one))
     assert {step for step, _ in listed} > {1} and any(each.failure for each in read_samples(tmp_path / "run", 1))
     assert all(each.failure for each in read_samples(tmp_path / "run", 1))
 

@@ -60,6 +60,7 @@ def charts(text):
 def test_a_run_of_reinforcement_learning_has_its_curves(tmp_path):
     names = [
         *("reward", "flat_groups", "failed_groups", "kl", "clipped_low", "clipped_high", "entropy", "length", "cut"),
+        *("left_out_flat", "draws", "dropped_groups"),
         *("log_prob_gap", "seconds_rollout", "seconds_reward", "seconds_update"),
         *(f"{name}/{branch}" for name in ("reward", "reward_std") for branch in ("rule", "caption", "tree", "own")),
     ]

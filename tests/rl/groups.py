@@ -13,7 +13,7 @@ from videmo_jax.data.rows import Budget, Prepared, build_row, stack_rows
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.rl.advantages import group_advantages, token_advantages
 from videmo_jax.rl.layout import Drawn, most_rows, plan_rows
-from videmo_jax.rl.rows import with_answers
+from videmo_jax.rl.rows import side_by_side, with_answers
 
 
 class Rollout(NamedTuple):
@@ -75,6 +75,24 @@ def build_groups(found, row=ROW, shards=1):
     layout = laid_out(found, row, drawn(*tokens.shape[1:]), shards)
     made = with_answers(prompts, *map(jnp.asarray, (tokens, lengths, log_probs)), layout)
     return jax.tree.map(np.asarray, made)
+
+
+def build_taken(draws, taken, row=ROW, shards=1):
+    """Rows of the update from several rollouts' answers, of those that are taken [B*K, G]."""
+    found = [each for place in zip(*draws, strict=True) for each in place]
+    sizes = [(len(r.prompt.encoded.tokens), r.prompt.slabs) for r in found]
+    tokens, slabs = np.where(taken.any(axis=1), np.array(sizes).T, 0)
+    lengths = np.where(taken, np.stack([r.lengths for r in found]), 0)
+    plan, held = plan_rows(tokens, slabs, lengths, row), drawn(*found[0].tokens.shape)
+    layout = plan.layout(row, held, most_rows(len(draws[0]), row, held, shards), shards=shards)
+    parts = [
+        (
+            stack_rows([build_row([r.prompt], PROMPT, CONFIG.vision) for r in each]).rows,
+            *(np.stack([r[at] for r in each]) for at in (1, 2, 3)),
+        )
+        for each in draws
+    ]
+    return jax.tree.map(np.asarray, with_answers(*side_by_side(parts), layout))
 
 
 def by_answer(batch, values, prompts=4):

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from pathlib import Path
 
 
@@ -13,6 +14,12 @@ def share_of_a(asked, answers):
 
 def certain(asked, answers):
     return [1 for _ in answers]
+
+
+def flat_for_some(asked, answers):
+    """As `share_of_a`, but all alike for a prompt of two, and no number for one of six."""
+    kind = zlib.crc32(asked.id.encode()) % 6
+    return [float("nan") if kind == 5 else 0.5] * len(answers) if kind % 2 else share_of_a(asked, answers)
 
 
 def wrong_range(asked, answers):

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.rl.groups import PROMPT, ROW, TIGHT, Rollout, build_groups, by_answer, extended, group_batch, rollouts
+from tests.rl.groups import (
+    PROMPT,
+    ROW,
+    SLOTS,
+    TIGHT,
+    Rollout,
+    build_groups,
+    build_taken,
+    by_answer,
+    extended,
+    group_batch,
+    rollouts,
+)
 from tests.sft.test_step import CONFIG
 from videmo_jax.data.rows import Budget, build_row, stack_rows
 from videmo_jax.model.compute import Compute
@@ -102,17 +114,22 @@ def rows_of_their_own(model):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
 
-@pytest.mark.parametrize("row", [ROW, TIGHT], ids=["several prompts a row", "prompts in several rows"])
-def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own, row):
-    (expected, (count, log_probs)), slopes = rows_of_their_own
-    graph, params = model
-    batch = group_batch(0, row)
+@pytest.fixture(scope="module")
+def on_shared_rows(model):
+    """(parameters, batch) -> loss, sums and gradient; one program for each shape of rows."""
 
-    def loss(params):
-        sums = grpo_sums(nnx.merge(graph, params), batch, Compute(remat="full"), chunk=8, spec=SPEC)
+    def loss(params, batch):
+        sums = grpo_sums(nnx.merge(model[0], params), batch, Compute(remat="full"), chunk=8, spec=SPEC)
         return sums.loss / sums.count, sums
 
-    (found, sums), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.mark.parametrize("row", [ROW, TIGHT], ids=["several prompts a row", "prompts in several rows"])
+def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own, on_shared_rows, row):
+    (expected, (count, log_probs)), slopes = rows_of_their_own
+    batch = group_batch(0, row)
+    (found, sums), gradients = on_shared_rows(model[1], batch)
     assert float(sums.count) == count == 8 and float(sums.tokens) == batch.weights.sum()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(slopes), strict=True):
@@ -122,6 +139,31 @@ def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows
     known = Known.of(batch)
     gap = np.abs(np.asarray(log_probs) - known.sampled)[known.weights > 0].sum()
     np.testing.assert_allclose(sums.gap, gap, rtol=1e-4)
+
+
+def test_groups_that_are_left_out_leave_the_loss_and_gradient_of_the_others_alone(model, on_shared_rows):
+    """Of two rollouts three groups, one without one of its answers, are what they are in a batch of their own."""
+    draws = rollouts(0), rollouts(1)
+    taken = np.zeros((4, 2, 3), bool)  # place, rollout, answer
+    taken[1, 0], taken[0, 1], taken[3, 1] = True, (True, False, True), True
+    alone = [draws[0][1], draws[1][0]._replace(lengths=np.array([7, 0, 1])), draws[1][3]]
+    batches = (
+        build_taken(draws, taken.reshape(8, 3)),
+        build_groups([*alone, alone[0]._replace(lengths=np.zeros(3, int))]),
+    )
+
+    advantages = np.random.default_rng(5).normal(size=(8, 3)).astype(np.float32)
+    found = []
+    for batch, own in zip(batches, (advantages, advantages[[2, 1, 7, 7]]), strict=True):
+        by_token = jnp.repeat(jnp.asarray(own)[..., None], SLOTS, axis=-1)
+        batch = batch.credited(by_token, jnp.ones(own.shape, bool))
+        batch = dataclasses.replace(batch, reference=batch.sampled + jnp.sin(9 * batch.sampled))
+        found.append(on_shared_rows(model[1], batch))
+    ((ours, sums), slopes), ((theirs, expected), others) = found
+    assert int(sums.count) == int(expected.count) == 7
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(slopes)) > 1e-2
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), slopes, others)
 
 
 @pytest.mark.parametrize("name", ["GSPO", "Dr. GRPO", "dual clip"])

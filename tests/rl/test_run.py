@@ -307,6 +307,77 @@ def test_a_guard_that_stops_at_the_second_update_takes_the_first_back(trained, t
     assert apart(tmp_path / "run", tmp_path / "plain") == 0
 
 
+def test_groups_left_out_are_no_part_of_the_mean(trained, tmp_path):
+    """Without a KL term a flat group adds 0: the sums stay, and the denominators are those of the others."""
+    some = {"rewards__own": (("*", f"{OWN}:flat_for_some"),), "grpo__beta": 0.0, "steps": 1, "batch": 8}
+    trained(tmp_path / "all", **some)
+    trained(tmp_path / "left_out", **some, grpo__leave_out_flat=True)
+    (whole,), (line,) = (steps_of(tmp_path / name) for name in ("all", "left_out"))
+    assert line["reward"] == whole["reward"] and line["flat_groups"] == whole["flat_groups"] > 0
+    assert (line["draws"], line["dropped_groups"]) == (1, 0) and "draws" not in whole
+    assert line["left_out_flat"] == whole["flat_groups"] * (8 - whole["failed_groups"]) > 0
+    assert line["answers"] == whole["answers"] - 3 * line["left_out_flat"] > 0
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(line[name] * line["answers"], whole[name] * whole["answers"], rtol=1e-4, atol=1e-6)
+
+
+def test_prompts_are_drawn_until_a_batch_of_groups_teaches_and_a_run_that_breaks_off_goes_on(
+    trained, tmp_path, monkeypatch
+):
+    """Stopped by the guard at its second step, broken off in its fourth, it ends as the run that was left alone."""
+    some = {"rewards__own": (("*", f"{OWN}:flat_for_some"),), "rollout__draws": 3, "steps": 4, "log__samples": 99}
+    whole, workdir = tmp_path / "whole", tmp_path / "run"
+    trained(whole, **some)
+    lines, groups, drawn = steps_of(whole), list(read_samples(whole)), 0
+    for line in lines:
+        own = [group for group in groups if group.step == line["step"]]
+        spread = [group for group in own if not group.failure and len({each.reward for each in group.answers}) > 1]
+        assert len(own) == 4 * line["draws"] and len({group.id for group in own}) == len(own)
+        assert line["failed_groups"] == sum(group.failure is not None for group in own)
+        assert line["left_out_flat"] == len(own) - len(spread) - line["failed_groups"]
+        assert line["answers"] == 3 * min(len(spread), 4) and line["dropped_groups"] == max(len(spread) - 4, 0)
+        assert line["draws"] == 3 or len(spread) >= 4
+        assert line["log_prob_gap"] < 1e-4
+        drawn += line["draws"]
+        assert line["epoch"] / lines[0]["epoch"] == pytest.approx(drawn / lines[0]["draws"])
+    assert max(line["draws"] for line in lines) > 1 and sum(line["dropped_groups"] for line in lines)
+
+    made, updated, calls = programs.make_policy_step, programs.Programs.updated, []
+
+    def second_is_bad(*args):
+        update = made(*args)
+
+        def broken(state, batch, rate):
+            calls.append(1)
+            nan = np.float32("nan" if len(calls) == 2 else 1)
+            return update(state, dataclasses.replace(batch, advantages=batch.advantages * nan), rate)
+
+        return broken
+
+    monkeypatch.setattr(programs, "make_policy_step", second_is_bad)
+    with pytest.raises(TrainingStopped, match=r"step 2: .*was not taken"):
+        trained(workdir, **some, checkpoint__every=100)
+    assert steps(workdir) == [1]
+    second = [group for group in groups if group.step == 2 and not group.failure]
+    taken = [group.id for group in second if len({each.reward for each in group.answers}) > 1][:4]
+    assert json.loads((workdir / "stopped.json").read_text())["samples"] == taken
+    monkeypatch.undo()
+
+    def breaks(self, *args):
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("the lights went out")
+        return updated(self, *args)
+
+    monkeypatch.setattr(programs.Programs, "updated", breaks)
+    with pytest.raises(RuntimeError, match="lights"):
+        trained(workdir, **some)
+    assert steps(workdir) == [1, 2, 3]
+    trained(workdir, **some)
+    assert [timeless(line) for line in steps_of(workdir)] == [timeless(line) for line in lines]
+    assert list(read_samples(workdir)) == groups and apart(workdir, whole) == 0
+
+
 def test_two_updates_from_a_rollout_and_no_reference(trained, plain, policy, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "reference_of", None)  # nobody makes a reference
     workdir = tmp_path / "twice"
@@ -501,6 +572,8 @@ REFUSED = {
     "a row of one number": ({"packed": ((768,),)}, "a row is (tokens, slabs)"),
     "no row": ({"packed": ()}, "packed is empty"),
     "a staleness": ({"rollout__staleness": 2}, "rollout.staleness is 2"),
+    "no draw": ({"rollout__draws": 0}, "rollout.draws is 0"),
+    "stale draws": ({"rollout__draws": 2, "rollout__staleness": 1}, "rollout.draws is 2, rollout.staleness 1"),
     "a temperature": ({"rollout__temperature": 0.0}, "rollout.temperature is 0"),
     "a measurement": ({"held_out__every": 0}, "held_out.every is 0"),
     "a reward": ({"rewards__own": (("*", "nowhere:none"),)}, "nowhere:none cannot be imported"),

@@ -15,12 +15,13 @@ from videmo_jax.aot.shapes import on_batch, rows_layout
 from videmo_jax.data.rows import Budget
 from videmo_jax.model.flops import StepFlops, group_step_flops, packed_step_flops
 from videmo_jax.model.videmo import Rows, abstract_model
-from videmo_jax.rl.layout import empty_layout, most_rows
+from videmo_jax.rl.layout import Layout, empty_layout, most_rows
 from videmo_jax.rl.plan import RlSettings, read_rl_settings
 from videmo_jax.rl.programs import Programs
 from videmo_jax.rl.reference import reference_layout
 from videmo_jax.rl.rollout import make_sampler
 from videmo_jax.rl.rows import GroupBatch, with_answers
+from videmo_jax.sampling.decode import Answers
 from videmo_jax.sharding.chips import Chip
 from videmo_jax.sharding.rules import batch_shards, shard_state, whole_mesh
 from videmo_jax.training.optimizer import make_optimizer
@@ -39,14 +40,16 @@ class _Arrays:
       state: what is trained.
       reference: its parameters, the frozen ones those of the state; None: nothing asks for them.
       rows: prompts.
-      drawn: answers to them, and where everything is put.
+      answers: to them.
+      layout: where everything is put.
       group: they in packed rows.
     """
 
     state: TrainState
     reference: nnx.State | None
     rows: Rows
-    drawn: tuple[Any, ...]
+    answers: Answers
+    layout: Layout
     group: GroupBatch
 
 
@@ -83,14 +86,15 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     # References share what is frozen. Where one of them moves, the one that judges captions does not.
     copies = [] if arrays.reference is None else [shared.trained.of(arrays.reference)]
     copies *= 2 if settings.reference_every and settings.rewards.caption == "reference" else 1
-    held = bytes_on_device((state, kept, copies, arrays.rows, [arrays.group] * (1 + settings.staleness)))
+    prompts, groups = (arrays.rows,) * settings.draws, [arrays.group] * (1 + settings.staleness)
+    held = bytes_on_device((state, kept, copies, prompts, groups))
 
     def compiled(name: str, function: Any, on: Mesh, given: tuple[Any, ...], stays: Any, **how: Any) -> Program:
         """A program with these arguments, of which some are of what stays anyway."""
         beside = held - bytes_on_device(stays)
         return compile_program(name, function, given, on, chip, works[name], beside=beside, **how)
 
-    rows = on_batch(arrays.rows, whole)
+    rows, packed = on_batch(arrays.rows, whole), (tuple((each, arrays.answers) for each in prompts), arrays.layout)
     seeds, rate = (
         on_batch(jax.ShapeDtypeStruct((config.batch,), jnp.uint32), whole),
         jax.ShapeDtypeStruct((), "float32"),
@@ -99,7 +103,7 @@ def rl_programs(config: ConfigDict, mesh: Mesh, chip: Chip) -> tuple[Program, ..
     found = [
         compiled("gather", programs.gather.compiled, mesh, (state.params,), state.params),
         compiled("rollout", sample.compiled, whole, (weights, rows, seeds), rows, **drawn),
-        compiled("pack", programs.pack, mesh, (arrays.rows, *arrays.drawn), arrays.rows),
+        compiled("pack", programs.pack, mesh, packed, prompts),
     ]
     if settings.grpo.beta:
         read = (arrays.reference, arrays.group)
@@ -113,21 +117,17 @@ def _arrays(settings: RlSettings, state: TrainState, rows: int, mesh: Mesh) -> _
     """What a step of so many prompts holds."""
     shared, decoding = settings.shared, settings.decoding
     prompts, drawn = rows_layout(rows, shared.budget, shared.model, mesh), (rows, decoding.answers)
-    tokens, lengths, log_probs = (
-        jax.ShapeDtypeStruct(shape, dtype)
-        for shape, dtype in (
-            ((*drawn, decoding.max_new_tokens), jnp.int32),
-            (drawn, jnp.int32),
-            ((*drawn, decoding.max_new_tokens), jnp.float32),
-        )
-    )
+    slots = (*drawn, decoding.max_new_tokens)
+    shapes = (slots, jnp.int32), (slots, jnp.float32), (drawn, jnp.int32)
+    answers = Answers(*(jax.ShapeDtypeStruct(*each) for each in shapes))
     row, shards = _longest(settings), batch_shards(mesh)
     layout = empty_layout(most_rows(rows, row, settings.drawn, shards), row)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (tokens, lengths, log_probs, layout))
-    group = on_batch(jax.eval_shape(with_answers, prompts, *shapes), mesh)
+    layout = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), layout)
+    group = jax.eval_shape(with_answers, prompts, answers.tokens, answers.lengths, answers.log_probs, layout)
+    answers, layout, group = on_batch((answers, layout, group), mesh)
     wanted = settings.grpo.beta or settings.rewards.caption == "reference"
     reference = reference_layout(state.params, shared.trained, jnp.dtype(shared.compute.dtype)) if wanted else None
-    return _Arrays(state, reference, prompts, on_batch(shapes, mesh), group)
+    return _Arrays(state, reference, prompts, answers, layout, group)
 
 
 def _longest(settings: RlSettings) -> Budget:

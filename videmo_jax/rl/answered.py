@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from videmo_jax.data.tokenizer import Tokenizer
 from videmo_jax.rl.advantages import Advantages, AdvantageSpec, group_advantages, token_advantages
@@ -43,12 +43,11 @@ class Answered:
         return [prompt.query for prompt in self.prompts if prompt is not None]
 
     @property
-    def sizes(self) -> dict[str, Float32[np.ndarray, "B"]]:
-        """Of each row the tokens of its prompt and of all its answers, and the slabs and patches of its clips."""
+    def sizes(self) -> dict[str, Shaped[np.ndarray, "B ..."]]:
+        """Of each row the tokens of its prompt and of each of its answers, and the slabs and patches of its clips."""
         counts = [(p.tokens, p.slabs, p.patches) if p else (0, 0, 0) for p in self.prompts]
         tokens, slabs, patches = np.array(counts, np.float32).T
-        answers = self.lengths.sum(axis=1, dtype=np.float32)
-        return {"prompt_tokens": tokens, "answer_tokens": answers, "slabs": slabs, "patches": patches}
+        return {"prompt_tokens": tokens, "lengths": self.lengths, "slabs": slabs, "patches": patches}
 
     @property
     def present(self) -> Bool[np.ndarray, "B G"]:

@@ -43,10 +43,12 @@ class RlSettings:
       rollout_tensor: devices that have one copy of the weights between them while they answer; 0: as while training.
       packed: shapes of rows of the update.
       staleness: updates that a policy is behind when it answers, 0 or 1.
+      draws: rollouts that a step may take.
       updates: steps of the optimizer on each rollout.
       reference_every: steps after which the reference becomes the policy; 0: never.
       grpo, advantages: the objective.
       mask_cut: whether answers that the limit cut teach nothing.
+      leave_out_flat: whether groups that teach nothing are in no row of the update.
       node_credit: weight of the costs that single tokens bear; 0: none.
       rewards: of the answers.
       reward_workers: processes that compute them; 0: the trainer's own.
@@ -58,11 +60,13 @@ class RlSettings:
     rollout_tensor: int
     packed: tuple[Budget, ...]
     staleness: int
+    draws: int
     updates: int
     reference_every: int
     grpo: GrpoSpec
     advantages: AdvantageSpec
     mask_cut: bool
+    leave_out_flat: bool
     node_credit: float
     rewards: RewardSpec
     reward_workers: int
@@ -141,6 +145,11 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
             f"rollout.staleness is {rollout.staleness}, grpo.updates {grpo.updates}, rewards.workers "
             f"{config.rewards.workers}; they must be 0 or 1, at least 1, at least 0"
         )
+    if rollout.draws < 1 or (rollout.draws > 1 and rollout.staleness):
+        raise ConfigError(
+            f"rollout.draws is {rollout.draws}, rollout.staleness {rollout.staleness}; draws must be at least 1, and 1 "
+            "with staleness: whether to draw again is known when the rewards are, and the next batch is asked before"
+        )
     held_out = config.held_out
     if held_out.every < 1 or min(held_out.samples, held_out.answers, config.log.samples) < 0:
         raise ConfigError(
@@ -180,11 +189,13 @@ def read_rl_settings(config: ConfigDict, workdir: epath.PathLike, *, runs: bool 
         rollout.tensor,
         _packed(config, shared.budget, decoding),
         rollout.staleness,
+        rollout.draws,
         grpo.updates,
         grpo.reference_every,
         spec,
         AdvantageSpec(grpo.scale, grpo.epsilon),
         grpo.mask_cut,
+        grpo.leave_out_flat or rollout.draws > 1,
         grpo.node_credit,
         reward_spec(config.to_dict(), workdir),
         config.rewards.workers,

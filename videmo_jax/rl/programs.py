@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,17 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Float32
 
 from videmo_jax.data.pipeline import from_devices, to_devices
 from videmo_jax.model.flops import slab_cost
-from videmo_jax.rl.advantages import Advantages
+from videmo_jax.model.videmo import Rows
 from videmo_jax.rl.answered import Answered
-from videmo_jax.rl.layout import cheapest_plan, most_rows
+from videmo_jax.rl.layout import Layout, cheapest_plan, most_rows
 from videmo_jax.rl.plan import RlSettings
 from videmo_jax.rl.prompts import PromptBatch
 from videmo_jax.rl.rollout import make_gather, make_sampler, prompt_seeds
-from videmo_jax.rl.rows import GroupBatch, with_answers
+from videmo_jax.rl.rows import GroupBatch, side_by_side, with_answers
 from videmo_jax.rl.step import make_log_prob_step, make_policy_step, numbers
 from videmo_jax.sampling.decode import Answers
 from videmo_jax.sampling.draw import Decoding
@@ -64,7 +65,7 @@ class Programs:
             shared.model, optimizer, mesh, shared.compute, shared.guard, settings.grpo, shared.trained
         )
         split = NamedSharding(mesh, BATCH_SPLIT)
-        self.pack = jax.jit(with_answers, out_shardings=split)
+        self.pack = jax.jit(_packed, out_shardings=split)  # compiled for each number of rollouts that a step takes
         self.credit = jax.jit(GroupBatch.credited, out_shardings=split)
         self._everywhere = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -86,6 +87,7 @@ class Programs:
         seed: int,
         step: int,
         sample: Callable[..., Answers] | None = None,
+        draw: int = 0,
     ) -> Drawn:
         """Answers to the prompts of a step; returns at once.
 
@@ -94,11 +96,12 @@ class Programs:
           weights: of `gather`.
           seed, step: of the random numbers.
           sample: of `sampler`; None: that of the rollout.
+          draw: rollouts of the step before this one; of the random numbers, too.
         """
         began = time.perf_counter()
         host, hosts = batch_part(self.mesh)
         share = len(batch.prompts)
-        seeds = prompt_seeds(seed, step, share * hosts)[host * share : (host + 1) * share]
+        seeds = prompt_seeds(seed, step, share * hosts, draw)[host * share : (host + 1) * share]
         answers = self.begun((sample or self.sample)(weights, batch.rows, to_devices(seeds, self.mesh)))
         return Drawn(batch, answers, began)
 
@@ -108,36 +111,58 @@ class Programs:
         tokenizer = self.settings.shared.tokenizer
         return Answered(drawn.batch.prompts, tokens, lengths, tokenizer, stop_ids(tokenizer))
 
-    def rows(self, drawn: Drawn, answered: Answered, reference: nnx.State | None) -> tuple[GroupBatch, float]:
+    def rows(
+        self,
+        drawn: Sequence[Drawn],
+        answered: Sequence[Answered],
+        reference: nnx.State | None,
+        taken: Bool[np.ndarray, "B*K G"] | None = None,
+    ) -> tuple[GroupBatch, float]:
         """The rows of the update, with the reference's log-probabilities, and which share of their slots holds a token.
 
         Returns at once; of several hosts each waits until the others have the lengths, and the devices are free.
+
+        Args:
+          drawn, answered: K rollouts, whose groups stand side by side (`rl.rows.side_by_side`).
+          reference: the frozen parameters; None: nothing asks for them.
+          taken: the answers that get a place, on all hosts, of B groups at most; None: those of a single rollout.
         """
-        settings, answers = self.settings, drawn.answers
-        sizes = self.on_every_host(
-            {name: answered.sizes[name] for name in ("prompt_tokens", "slabs")} | {"lengths": answered.lengths}
-        )
-        tokens, slabs = (sizes[name].astype(np.int64) for name in ("prompt_tokens", "slabs"))
+        settings = self.settings
+        sizes = self.on_every_host(side_by_side([each.sizes for each in answered]))
+        tokens, slabs, lengths = (sizes[name].astype(np.int64) for name in ("prompt_tokens", "slabs", "lengths"))
+        if taken is not None:
+            tokens, lengths = np.where(taken.any(axis=1), tokens, 0), np.where(taken, lengths, 0)
         shards, (host, hosts) = batch_shards(self.mesh), batch_part(self.mesh)
         cost = slab_cost(settings.shared.model, settings.shared.budget.patches)
-        row, plan = cheapest_plan(tokens, slabs, sizes["lengths"], settings.packed, shards, cost)
-        most = most_rows(len(tokens), row, settings.drawn, shards)
+        row, plan = cheapest_plan(tokens, slabs, lengths, settings.packed, shards, cost)
+        most = most_rows(len(tokens) // len(drawn), row, settings.drawn, shards)
         layout = plan.layout(row, settings.drawn, most, host, hosts, shards)
         with jax.set_mesh(self.mesh):
-            batch = self.pack(
-                drawn.batch.rows, answers.tokens, answers.lengths, answers.log_probs, to_devices(layout, self.mesh)
-            )
+            found = tuple((each.batch.rows, each.answers) for each in drawn)
+            batch = self.pack(found, to_devices(layout, self.mesh))
         batch = self.begun(batch)
         if reference is not None:
             batch = dataclasses.replace(batch, reference=self.begun(self.log_probs(reference, batch)))
         return batch, plan.filled(row, shards)
 
     def updated(
-        self, state: TrainState, batch: GroupBatch, by_token: np.ndarray, advantages: Advantages, rate: float
+        self,
+        state: TrainState,
+        batch: GroupBatch,
+        by_token: Float32[np.ndarray, "B G C"],
+        valid: Bool[np.ndarray, "B G"],
+        rate: float,
     ) -> tuple[TrainState, "Updates"]:
-        """The state after all updates from a rollout, or as it was where the guard found one of them bad."""
+        """The state after all updates from the rows, or as it was where the guard found one of them bad.
+
+        Args:
+          state: before them; it is given up.
+          batch: of `rows`.
+          by_token, valid: this host's part of the advantages, and of the answers that count.
+          rate: of the learning.
+        """
         with jax.set_mesh(self.mesh):
-            batch = self.begun(self.credit(batch, *to_devices((by_token, advantages.valid), self.mesh)))
+            batch = self.begun(self.credit(batch, *to_devices((by_token, valid), self.mesh)))
         count, taken = self.settings.updates, []
         part, frozen = state.split(self.settings.shared.trained)
         before = jax.tree.map(jax.numpy.copy, (part.params, part.optimizer)) if count > 1 else None
@@ -158,6 +183,12 @@ class Programs:
         if jax.process_count() == 1:
             return rows
         return jax.tree.map(np.asarray, self._everywhere(to_devices(rows, self.mesh)))
+
+
+def _packed(drawn: tuple[tuple[Rows, Answers], ...], layout: Layout) -> GroupBatch:
+    """`with_answers` of several rollouts, side by side."""
+    prompts, answers = side_by_side(drawn)
+    return with_answers(prompts, answers.tokens, answers.lengths, answers.log_probs, layout)
 
 
 @jax.tree_util.register_dataclass

@@ -46,6 +46,9 @@ def rl_recipe(model: str) -> ConfigDict:
                 "slots": 0,  # answers under way at once on a group of devices; one that ends gives its place; 0: all
                 "together": 0,  # answers to a prompt that read its cache, and take their slots, together; 0: all
                 "int8": False,  # weights of the decoder's products in 8 bits while answers are drawn
+                # Rollouts that a step may take, each of the next prompts, until `batch` groups teach something. With 2
+                # or more the others are left out (grpo.leave_out_flat), and staleness must be 0.
+                "draws": 1,
                 "staleness": 0,  # 1: the next batch is answered by the policy before the update, while rewards are made
             },
             # Rows (tokens, slabs) of the update and of the reference: prompts with all their answers, several a row.
@@ -67,6 +70,9 @@ def rl_recipe(model: str) -> ConfigDict:
                 "scale": advantages.scale,  # whether advantages are divided by the group's standard deviation
                 "epsilon": advantages.epsilon,  # added to it
                 "mask_cut": False,  # answers that the limit cut teach nothing, but count for the others' advantages
+                # Groups that teach nothing (rewards all alike or failed, all answers masked) are in no row of reference
+                # and update: no work, no KL term. Rows are then packed when the rewards are known.
+                "leave_out_flat": False,
                 "node_credit": 0.0,  # weight of what the tokens of each node cost or save; 0: only whole answers count
             },
             "rewards": {

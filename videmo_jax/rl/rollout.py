@@ -163,6 +163,7 @@ def _exchange(mesh: Mesh, whole: Mesh) -> tuple[Callable[[Any], Any], Callable[[
     return lambda tree: moved(join, whole, tree, alone), lambda tree: moved(split, mesh, tree, common)
 
 
-def prompt_seeds(seed: int, step: int, count: int) -> UInt32[np.ndarray, "B"]:
-    """Of the random numbers of each prompt of a batch: a function of the run's seed and the step alone."""
-    return generator(seed, 2, step).integers(2**32, size=count, dtype=np.uint32)
+def prompt_seeds(seed: int, step: int, count: int, draw: int = 0) -> UInt32[np.ndarray, "B"]:
+    """Of the random numbers of each prompt of a batch: a function of the run's seed, the step and its draw alone."""
+    words = (seed, 2, step, draw) if draw else (seed, 2, step)
+    return generator(*words).integers(2**32, size=count, dtype=np.uint32)

@@ -5,15 +5,20 @@ of its own.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from videmo_jax.model.attention import Forks
 from videmo_jax.model.videmo import Rows
 from videmo_jax.rl.layout import Layout
+
+T = TypeVar("T")
 
 
 @jax.tree_util.register_dataclass
@@ -61,6 +66,20 @@ class GroupBatch:
         """The batch with the tokens' advantages (`rl.advantages`), without the answers that do not count."""
         weights = self.weights * _taken(valid.reshape(-1).astype(jnp.float32), self.drawn // self.limit, 0.0)
         return dataclasses.replace(self, weights=weights, advantages=_taken(advantages.reshape(-1), self.drawn, 0.0))
+
+
+def side_by_side(batches: Sequence[T]) -> T:
+    """Batches of one shape as one: the first rows of all, then the second ones, so that nothing leaves its device.
+
+    Args:
+      batches: trees of arrays with the rows in front, all NumPy's or all JAX's; K of B rows make one of B x K.
+    """
+
+    def joined(*parts: Array) -> Array:
+        xp = np if isinstance(parts[0], np.ndarray) else jnp
+        return xp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    return jax.tree.map(joined, *batches)
 
 
 def with_answers(

@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Bool
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -21,25 +22,26 @@ from videmo_jax.data.pipeline import TrainingBatches
 from videmo_jax.evaluation.answers.answerer import identity
 from videmo_jax.model.flops import answers_flops
 from videmo_jax.reports.training import write_training_report
-from videmo_jax.rl.advantages import Advantages
 from videmo_jax.rl.answered import Answered, branch_names
 from videmo_jax.rl.held_out import HeldOutRewards
+from videmo_jax.rl.lessons import Lesson, as_drawn, first_groups
 from videmo_jax.rl.plan import RlPlan, RlSettings, make_rl_plan, read_rl_settings, reward_spec
 from videmo_jax.rl.programs import Drawn, Programs
 from videmo_jax.rl.prompts import PromptBatch, together
 from videmo_jax.rl.reference import reference_layout, reference_of
 from videmo_jax.rl.rewards.failures import FailureWatch, RewardsFail
 from videmo_jax.rl.rewards.reference_judge import ReferenceJudge
-from videmo_jax.rl.rewards.reward import GroupRewards, reward_metrics
+from videmo_jax.rl.rewards.reward import reward_metrics
 from videmo_jax.rl.rewards.rewarder import Interrupted, Pending, Rewarder
 from videmo_jax.rl.rewards.spec import BRANCHES, RewardSpec
+from videmo_jax.rl.rows import side_by_side
 from videmo_jax.rl.sample_log import LoggedAnswer, LoggedGroup, SampleLog, log_files, write_samples_page
 from videmo_jax.sharding.chips import chip_of
 from videmo_jax.sharding.rules import batch_part
 from videmo_jax.training.checkpoint import FOLDER as CHECKPOINTS
 from videmo_jax.training.checkpoint import Meta, read_meta
 from videmo_jax.training.cluster import Preempted
-from videmo_jax.training.feed import DeviceFeed, Lookahead
+from videmo_jax.training.feed import DeviceFeed, Fed, Lookahead
 from videmo_jax.training.hosts import first_host_says, is_first, on_each_host, on_first_host
 from videmo_jax.training.loop import Loop, LoopSpec
 from videmo_jax.training.meter import Meter, Work
@@ -210,7 +212,9 @@ class _Trainer:
         """All steps: prompts, answers, rewards, advantages, the update.
 
         With `staleness` 1 the next prompts are answered by the policy as it is before the update, while this step's
-        rewards are computed; a run that comes back answers its first prompts with the newest policy.
+        rewards are computed; a run that comes back answers its first prompts with the newest policy. With
+        `leave_out_flat` groups that teach nothing are in no row, and with several `draws` the next prompts are answered
+        in their place.
         """
         programs, settings, ahead = self.programs, self.plan.settings, None
         trained, dtype = settings.shared.trained, settings.shared.compute.dtype
@@ -221,31 +225,47 @@ class _Trainer:
                 rollout = ahead or self.collected(self.drawn(fed.batch, state, step))
                 stale = settings.staleness and step < self.plan.steps
                 coming = self.drawn(feed.peek(), state, step + 1) if stale else None
-                began = time.perf_counter()
-                rows, filled = programs.rows(rollout.drawn, rollout.answered, reference)
+                began, packed = time.perf_counter(), None
+                if not settings.leave_out_flat:  # all groups are taken: the reference reads while rewards are made
+                    packed = programs.rows([rollout.drawn], [rollout.answered], reference)
                 try:
-                    rewards = rollout.rewards.result(lambda: self.session.stop.asked)
-                    values = self.rewarded(step, rollout.answered, rewards)
+                    lessons = [self.lesson(rollout)]
+                    taken = self.taken(lessons)
+                    while len(lessons) < settings.draws and taken.any(axis=1).sum() < self.config.batch:
+                        more = feed.take()
+                        self.meter.waited(more.waited)
+                        fed = replace(fed, after=more.after)
+                        drawn = self.drawn(more.batch, state, step, draw=len(lessons))
+                        lessons.append(self.lesson(self.collected(drawn)))
+                        taken = self.taken(lessons)
+                    values = self.rewarded(step, lessons, taken)
                 except (Interrupted, RewardsFail) as error:
                     loop.save_before(step, state, fed.before, _kept(settings, reference))
                     raise _ended(step, error) from None
-                waited, began = time.perf_counter() - began, time.perf_counter()
-                advantages = rollout.answered.advantages(rewards, settings.advantages, mask_cut=settings.mask_cut)
-                by_token = rollout.answered.by_token(advantages, rewards, settings.node_credit)
-                state, updates = programs.updated(state, rows, by_token, advantages, loop.rate(step))
+                seconds = sum(lesson.seconds for lesson in lessons)
+                waited = time.perf_counter() - began - (seconds - lessons[0].seconds)
+                began = time.perf_counter()
+                if packed is None:
+                    drawn, answered = [lesson.drawn for lesson in lessons], [lesson.answered for lesson in lessons]
+                    packed = programs.rows(drawn, answered, reference, taken)
+                rows, filled = packed
+                by_token, valid = side_by_side([(lesson.by_token, lesson.advantages.valid) for lesson in lessons])
+                state, updates = programs.updated(state, rows, by_token, valid, loop.rate(step))
                 ahead = self.collected(coming) if coming else None
                 measured = updates.numbers()
                 if settings.reference_every and step % settings.reference_every == 0 and not measured["halted"]:
                     reference = reference_of(state.params, state.params, trained, dtype)
-                values |= {"filled": filled, "seconds_rollout": rollout.seconds, "seconds_reward": waited}
+                values |= {"filled": filled, "seconds_rollout": seconds, "seconds_reward": waited}
                 values |= {"seconds_update": time.perf_counter() - began}
-                self.write_samples(step, rollout.answered, rewards, advantages)
-                loop.took(step, state, measured | values, fed, at_once=True, beside=_kept(settings, reference))
+                values |= {"epoch": self.plan.rows.epochs_at(fed.after["row"])}
+                self.write_samples(step, lessons)
+                learned, beside = _rows(fed, len(lessons), taken), _kept(settings, reference)
+                loop.took(step, state, measured | values, fed, learned, at_once=True, beside=beside)
         return state
 
-    def drawn(self, batch: PromptBatch, state: TrainState, step: int) -> Drawn:
-        """The answers of a step, which the devices are at."""
-        return self.programs.draw(batch, self.programs.gather(state.params), self.config.seed, step)
+    def drawn(self, batch: PromptBatch, state: TrainState, step: int, draw: int = 0) -> Drawn:
+        """The answers of a step, which the devices are at; `draw` rollouts of it came before."""
+        return self.programs.draw(batch, self.programs.gather(state.params), self.config.seed, step, draw=draw)
 
     def collected(self, drawn: Drawn) -> "_Rollout":
         """Waits for the answers and sends them to be rewarded."""
@@ -253,31 +273,49 @@ class _Trainer:
         texts = [answered.texts[row] for row in answered.filled]
         return _Rollout(drawn, answered, self.rewarder.submit(answered.queries, texts), drawn.seconds())
 
-    def rewarded(self, step: int, answered: Answered, rewards: GroupRewards) -> dict[str, float]:
+    def lesson(self, rollout: "_Rollout") -> Lesson:
+        """Waits for the rewards: what the answers teach.
+
+        Raises:
+          Interrupted: the run is to end.
+        """
+        settings, answered = self.plan.settings, rollout.answered
+        rewards = rollout.rewards.result(lambda: self.session.stop.asked)
+        advantages = answered.advantages(rewards, settings.advantages, mask_cut=settings.mask_cut)
+        by_token = answered.by_token(advantages, rewards, settings.node_credit)
+        return Lesson(rollout.drawn, answered, rewards, advantages, by_token, rollout.seconds)
+
+    def taken(self, lessons: Sequence[Lesson]) -> Bool[np.ndarray, "B*K G"] | None:
+        """Which answers of all hosts the update takes, of a batch of groups at most; None: all that there are."""
+        if not self.plan.settings.leave_out_flat:
+            return None
+        teaches = self.programs.on_every_host({"groups": side_by_side([lesson.teaches for lesson in lessons])})
+        return first_groups(teaches["groups"], len(lessons), self.config.batch)
+
+    def rewarded(
+        self, step: int, lessons: Sequence[Lesson], taken: Bool[np.ndarray, "B*K G"] | None
+    ) -> dict[str, float]:
         """What to log of the rewards of all hosts; says which failed.
 
         Raises:
           RewardsFail: too many did, over the last steps.
         """
-        names = branch_names(answered.prompts, rewards)
-        rows = self.programs.on_every_host(
-            {
-                "rewards": answered.all_rewards(rewards).astype(np.float32),
-                "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
-                "cut": answered.cut.mean(axis=1, dtype=np.float32),
-                **answered.all_parts(rewards),
-                **answered.sizes,
-            }
-        )
+        rows = self.programs.on_every_host(side_by_side([_measured(lesson) for lesson in lessons]))
+        rows = rows | {"taken": np.ones_like(rows["teaches"]) if taken is None else taken}
         rows = {name: values[rows["branch"] >= 0] for name, values in rows.items()}
         branches = [BRANCHES[number] for number in rows["branch"]]
         parts = {name: rows[name].astype(np.float64) for name in rewards.parts}
         values = reward_metrics(rows["rewards"].astype(np.float64), branches, parts)
         if branches:
             values |= {"cut": float(rows["cut"].mean()), **self.work(rows)}
-        reason = f"{rewards.failures[-1].id}: {rewards.failures[-1].reason}" if rewards.failures else "on another host"
+        if taken is not None:
+            teach, took = (int(rows[name].any(axis=1).sum()) for name in ("teaches", "taken"))
+            flat = len(branches) - int(values["failed_groups"]) - teach
+            values |= {"draws": len(lessons), "left_out_flat": flat, "dropped_groups": teach - took}
+        failures = [failure for lesson in lessons for failure in lesson.rewards.failures]
+        reason = f"{failures[-1].id}: {failures[-1].reason}" if failures else "on another host"
         if count := int(values["failed_groups"]):
-            where = reason if rewards.failures else "other hosts' samples.HOST.txt name them"
+            where = reason if failures else "other hosts' samples.HOST.txt name them"
             self.console.print(f"step {step}: rewards of {count} groups failed, which are left out; {where}")
         lost = {branch: int(values.get(f"failed_groups/{branch}", 0)) for branch in branches}
         self.failures.check(step, Counter(branches), lost, reason)
@@ -286,22 +324,27 @@ class _Trainer:
     def work(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The operations of a step that are no padding."""
         settings = self.plan.settings
-        decoding, updates = settings.decoding, settings.updates
-        sums = {name: float(rows[name].sum()) for name in ("prompt_tokens", "answer_tokens", "slabs", "patches")}
-        forward = answers_flops(settings.shared.model, prompts=len(rows["branch"]), answers=decoding.answers, **sums)
-        # Every answer is drawn, read by the reference where there is one, and learnt from.
-        return {"flops": forward * (1 + bool(settings.grpo.beta) + 3 * updates)}
 
-    def write_samples(self, step: int, answered: Answered, rewards: GroupRewards, advantages: Advantages) -> None:
-        """Logs what failed, and on the first host some groups of the steps that are logged."""
-        failed = {failure.group: failure.reason for failure in rewards.failures}
-        wanted = list(failed)[:FAILURES]
+        def forward(answers: Bool[np.ndarray, "N G"]) -> float:
+            groups = answers.any(axis=1)
+            if not groups.any():
+                return 0.0
+            sums = {name: float(rows[name][groups].sum()) for name in ("prompt_tokens", "slabs", "patches")}
+            sums |= {"prompts": int(groups.sum()), "answer_tokens": float(rows["lengths"][answers].sum())}
+            return answers_flops(settings.shared.model, answers=settings.decoding.answers, **sums)
+
+        # Every answer is drawn; those that are taken are read by the reference where there is one, and learnt from.
+        each = bool(settings.grpo.beta) + 3 * settings.updates
+        return {"flops": forward(np.ones_like(rows["taken"])) + each * forward(rows["taken"])}
+
+    def write_samples(self, step: int, lessons: Sequence[Lesson]) -> None:
+        """Logs what failed, and on the first host some groups of the steps that are logged, in the order of drawing."""
+        groups = [(lesson, group) for lesson in lessons for group in range(len(lesson.answered.filled))]
+        wanted = [each for each in groups if each[1] in each[0].failures][:FAILURES]
         if is_first() and (step == 1 or step % self.config.log.every == 0):
-            wanted += [group for group in range(len(answered.filled)) if group not in failed][: self.config.log.samples]
+            wanted += [each for each in groups if each[1] not in each[0].failures][: self.config.log.samples]
         spec = self.plan.settings.rewards
-        self.log.write(
-            [_logged(step, group, answered, rewards, advantages, spec, failed.get(group)) for group in wanted]
-        )
+        self.log.write([_logged(step, *each, spec) for each in wanted])
 
     def measure(self, step: int, params: nnx.State) -> None:
         """Logs the rewards of held-out prompts after `step`, where they are due and not logged already."""
@@ -349,27 +392,23 @@ class _Trainer:
             metrics=session.metrics,
             meter=self.meter,
             profiler=session.profiler,
-            describe=lambda step: {
-                "stage": STAGE,
-                "epoch": plan.rows.epochs_at(step * config.batch),
-                "skipped": len(plan.skips),
-            },
+            describe=lambda step: {"stage": STAGE, "skipped": len(plan.skips)},
             explain=self.explain,
             saved=session.opened.mirror.push,
             console=self.console,
             title=STAGE,
         )
 
-    def explain(self, halt: Halt) -> TrainingStopped:
+    def explain(self, halt: Halt, rows: Sequence[int]) -> TrainingStopped:
         """Lists the samples of the step that the guard did not take; what to raise."""
         if not is_first():
             return TrainingStopped(f"step {halt.step} is bad and was not taken; the first host says more")
-        rows = (halt.step - 1) * self.config.batch, halt.step * self.config.batch
-        numbers = [number for row in range(*rows) for number in self.plan.rows[row].tolist()]
+        numbers = [number for row in rows for number in self.plan.rows[row].tolist()]
         with ThreadPoolExecutor(self.config.data.threads) as pool:  # records are read for their ids
             ids = [id for id in pool.map(self.plan.make.source.id, numbers) if id not in self.plan.make.leave_out]
         workdir, left_out = self.session.opened.workdir, sorted(self.plan.make.leave_out)
-        return stop(workdir, halt, stage=STAGE, rows=rows, samples=ids, left_out=left_out)
+        spanned = min(rows, default=0), max(rows, default=-1) + 1
+        return stop(workdir, halt, stage=STAGE, rows=spanned, samples=ids, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -392,16 +431,30 @@ def _ended(step: int, error: Interrupted | RewardsFail) -> Exception:
     )
 
 
-def _logged(
-    step: int,
-    group: int,
-    answered: Answered,
-    found: GroupRewards,
-    advantages: Advantages,
-    spec: RewardSpec,
-    failure: str | None,
-) -> LoggedGroup:
+def _rows(fed: Fed, count: int, taken: Bool[np.ndarray, "B*K G"] | None) -> Sequence[int]:
+    """The rows of the run that a step learned from, of `count` rollouts: those that are taken; None: all."""
+    first, end = fed.before["row"], fed.after["row"]
+    return range(first, end) if taken is None else (first + np.flatnonzero(as_drawn(taken.any(1), count))).tolist()
+
+
+def _measured(lesson: Lesson) -> dict[str, np.ndarray]:
+    """What is logged of each row; `branch` -1: there is no prompt."""
+    answered = lesson.answered
+    names = branch_names(answered.prompts, lesson.rewards)
+    return {
+        "rewards": answered.all_rewards(lesson.rewards).astype(np.float32),
+        "branch": np.array([BRANCHES.index(name) if name else -1 for name in names], np.int32),
+        "cut": answered.cut.mean(axis=1, dtype=np.float32),
+        "teaches": lesson.teaches,
+        **answered.all_parts(lesson.rewards),
+        **answered.sizes,
+    }
+
+
+def _logged(step: int, lesson: Lesson, group: int, spec: RewardSpec) -> LoggedGroup:
     """A group as the log has it."""
+    answered, found, advantages = lesson.answered, lesson.rewards, lesson.advantages
+    failure = lesson.failures.get(group)
     row = answered.filled[group]
     prompt = answered.prompts[row]
     answers = tuple(

@@ -1,5 +1,6 @@
 """One SFT run: the plan's stages, one after the other, on the devices."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -152,7 +153,7 @@ class _Trainer:
                 "epoch": plan.rows.epochs_at((step - plan.begin) * config.batch),
                 "skipped": len(self.plan.skips),
             },
-            explain=lambda halt: self.explain(plan, halt),
+            explain=partial(self.explain, plan),
             saved=self.session.opened.mirror.push,
             console=self.console,
             title=name if len(self.plan.stages) > 1 else "training",
@@ -161,16 +162,14 @@ class _Trainer:
             for number in loop:
                 fed = loop.take(feed)
                 state, measured = self.step(state, fed.batch, loop.rate(number))
-                loop.took(number, state, measured, fed)
+                loop.took(number, state, measured, fed, range(fed.before["row"], fed.after["row"]))
         return state
 
-    def explain(self, plan: StagePlan, halt: Halt) -> TrainingStopped:
+    def explain(self, plan: StagePlan, halt: Halt, rows: Sequence[int]) -> TrainingStopped:
         """Lists the samples of the step that the guard did not take; what to raise."""
         if not is_first():
             return TrainingStopped(f"step {halt.step} is bad and was not taken; the first host says more")
-        begin = (halt.step - plan.begin - 1) * self.config.batch
-        rows = begin, begin + self.config.batch
-        numbers = [number for row in range(*rows) for number in plan.rows[row].tolist()]
+        numbers = [number for row in rows for number in plan.rows[row].tolist()]
         make = self.plan.make
         with ThreadPoolExecutor(self.config.data.threads) as pool:  # records are read for their ids
             ids = [id for id in pool.map(make.source.id, numbers) if id not in make.leave_out]
@@ -178,7 +177,7 @@ class _Trainer:
             self.session.opened.workdir,
             halt,
             stage=plan.stage.name,
-            rows=rows,
+            rows=(rows[0], rows[-1] + 1),
             samples=ids,
             left_out=sorted(make.leave_out),
         )

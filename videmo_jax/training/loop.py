@@ -1,7 +1,7 @@
 """What stands around the steps of a run: batches in, metrics and checkpoints out. SFT and RL share it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +46,7 @@ class _Sent:
     number: int
     measured: Any
     before: dict[str, Any]  # where the batches stood before its own
+    rows: Sequence[int]  # of the run that it learned from
 
     def running(self) -> bool:
         """Whether the devices are still at it."""
@@ -60,7 +61,7 @@ class Loop:
             for number in loop:
                 fed = loop.take(feed)
                 state, measured = step(state, fed.batch, loop.rate(number))
-                loop.took(number, state, measured, fed)
+                loop.took(number, state, measured, fed, rows)
 
     The metrics of a step are read when the next one is on its way, so that the devices never wait for the host. The
     guard in the step makes up for that: after a bad step the state stays what it was before it.
@@ -78,7 +79,7 @@ class Loop:
       meter: measures the time of all stages of the run.
       profiler: records the steps that it is for.
       describe: what else to log of step n (epoch, stage).
-      explain: lists the samples of the step that the guard did not take, and says what to raise.
+      explain: lists the samples of the step that the guard did not take, given its rows, and says what to raise.
       saved: is called when a checkpoint is on its way.
       console: for the progress bar.
       title: beside the bar.
@@ -96,7 +97,7 @@ class Loop:
     meter: Meter
     profiler: Profiler
     describe: Callable[[int], dict[str, Any]]
-    explain: Callable[[Halt], TrainingStopped]
+    explain: Callable[[Halt, Sequence[int]], TrainingStopped]
     saved: Callable[[], None]
     console: Console
     title: str = "training"
@@ -134,6 +135,7 @@ class Loop:
         state: TrainState,
         measured: Any,
         fed: Fed,
+        rows: Sequence[int],
         *,
         at_once: bool = False,
         beside: tuple[Any, ...] = (),
@@ -144,7 +146,8 @@ class Loop:
           number: of the step.
           state: after it.
           measured: its metrics on the devices.
-          fed: its batch.
+          fed: its batch; of several with `before` of the first and `after` of the last.
+          rows: of the run that it learned from.
           at_once: whether the devices are done with it.
           beside: what else a checkpoint holds, as of `session.open_session`.
 
@@ -156,7 +159,7 @@ class Loop:
             self.meter.aside(time.perf_counter() - self._began)
         if self._sent:
             self._read(self._sent, state, beside)
-        self._sent = _Sent(number, measured, fed.before)
+        self._sent = _Sent(number, measured, fed.before, rows)
         stopping = self.stop.after(number)
         saving = number == self.spec.steps or stopping or number % self.spec.save_every == 0 or self._is_time(number)
         if at_once or saving or self.profiler.edge(number):  # what is saved must be known to be good
@@ -200,7 +203,7 @@ class Loop:
         if values.pop("halted"):
             mean = float(jax.device_get(newest.guard.mean))
             self.save_before(sent.number, newest.released(), sent.before, beside)
-            raise self.explain(Halt(sent.number, values["loss"], mean, values["gradient_norm"]))
+            raise self.explain(Halt(sent.number, values["loss"], mean, values["gradient_norm"]), sent.rows)
         self.meter.took(values.pop("tokens"), values.pop("samples"), values.pop("flops", None))
         number, steps = sent.number, self.spec.steps
         if number in (self.first + 1, steps) or number % self.spec.log_every == 0:
