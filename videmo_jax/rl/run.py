@@ -304,7 +304,7 @@ class _Trainer:
         rows = rows | {"taken": np.ones_like(rows["teaches"]) if taken is None else taken}
         rows = {name: values[rows["branch"] >= 0] for name, values in rows.items()}
         branches = [BRANCHES[number] for number in rows["branch"]]
-        parts = {name: rows[name].astype(np.float64) for name in rewards.parts}
+        parts = {name: rows[name].astype(np.float64) for name in lessons[0].rewards.parts}
         values = reward_metrics(rows["rewards"].astype(np.float64), branches, parts)
         if branches:
             values |= {"cut": float(rows["cut"].mean()), **self.work(rows)}
