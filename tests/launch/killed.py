@@ -1,6 +1,6 @@
 """launch/train.py that kills its own process at a place of an RL run: a kill that hits a stage for sure.
 
-python -m tests.launch.killed PLACE STEP [arguments of launch/train.py]
+python tests/launch/killed.py PLACE STEP [arguments of launch/train.py]
 
 PLACE is what is about to be called in that step, or with `-sent` behind it what was just called: `rollout`, `update`
 (the devices may still be at it), `reward` (of a batch; with workers they are at it then), `own` (the reward of a group

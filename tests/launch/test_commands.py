@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.launch.commands import ROOT, run
+from tests.launch.commands import ROOT, run, run_forked
 
 
 @pytest.mark.parametrize("name", ["train", "compile"])
@@ -26,7 +26,7 @@ def test_help_is_no_failure_and_a_wrong_flag_is_one_line(name):
     }.items(),
 )
 def test_a_wrong_field_is_one_line_wherever_it_is_wrong(flag, said, tmp_path):
-    code, output = run(["launch/train.py", "--config=configs/quickstart.py", flag, f"--workdir={tmp_path}"])
+    code, output = run_forked(["launch/train.py", "--config=configs/quickstart.py", flag, f"--workdir={tmp_path}"])
     assert code == 1 and output.splitlines()[-1] == said and "Traceback" not in output
 
 

@@ -7,13 +7,13 @@ from collections import Counter
 import pytest
 
 from launch.look import choose
-from tests.launch.commands import run
+from tests.launch.commands import run_forked
 from videmo_jax.data.records import Settings, prepare
 from videmo_jax.data.video import FrameSpec
 
 
 def look(data, out, *more):
-    return run(["launch/look.py", "--data", data, "--out", out, *more])
+    return run_forked(["launch/look.py", "--data", data, "--out", out, *more])
 
 
 def test_a_page_shows_every_task_and_what_is_wrong(synthetic, tmp_path):

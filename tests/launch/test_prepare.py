@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.launch.commands import run, start
+from tests.launch.commands import run, run_forked, start
 
 FRAMES = ("--frames", "min_pixels=784", "max_pixels=12544")
 
@@ -47,9 +47,9 @@ def test_wrong_arguments_end_in_one_line(synthetic, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    code, output = run(arguments(synthetic, out))
+    code, output = run_forked(arguments(synthetic, out))
     assert code == 1 and "holds something else" in output and "Traceback" not in output
-    code, output = run(arguments(tmp_path / "nowhere", tmp_path / "new"))
+    code, output = run_forked(arguments(tmp_path / "nowhere", tmp_path / "new"))
     assert code == 1 and "nowhere: no such folder" in output and "Traceback" not in output
     assert not (tmp_path / "new").exists()
 
@@ -65,7 +65,7 @@ def test_wrong_arguments_end_in_one_line(synthetic, tmp_path):
     ],
 )
 def test_wrong_flags_are_named(synthetic, tmp_path, more, said):
-    code, output = run(["launch/prepare.py", f"--emo-cfg={synthetic}", f"--out={tmp_path / 'out'}", *more])
+    code, output = run_forked(["launch/prepare.py", f"--emo-cfg={synthetic}", f"--out={tmp_path / 'out'}", *more])
     assert code != 0 and said in output and "Traceback" not in output
     assert not (tmp_path / "out").exists()
 
@@ -80,7 +80,7 @@ def test_unknown_tasks_are_named_and_a_giant_file_is_refused(synthetic, tmp_path
     assert line.endswith("samples, of test/attribute/full/Mine.json")
     with known.open("r+b") as file:
         file.truncate(2**31 + 1)
-    code, output = run(arguments(data, tmp_path / "new", "--split=test"))
+    code, output = run_forked(arguments(data, tmp_path / "new", "--split=test"))
     assert code == 1 and "MEAD_ID.json: 2,147,483,649 bytes, more than the limit" in output
     assert "Traceback" not in output
 
@@ -90,7 +90,9 @@ def test_unknown_tasks_are_named_and_a_giant_file_is_refused(synthetic, tmp_path
     [("speed=1", "no such field"), ("rate=fast", "not a number"), ("max_pixels=1", "max_pixels is 1")],
 )
 def test_wrong_frames_are_named(synthetic, tmp_path, pair, named):
-    code, output = run(["launch/prepare.py", f"--emo-cfg={synthetic}", f"--out={tmp_path / 'out'}", "--frames", pair])
+    code, output = run_forked(
+        ["launch/prepare.py", f"--emo-cfg={synthetic}", f"--out={tmp_path / 'out'}", "--frames", pair]
+    )
     assert code == 1 and named in output and "Traceback" not in output
 
 

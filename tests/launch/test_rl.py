@@ -8,15 +8,13 @@ import signal
 
 import pytest
 
-from tests.launch.commands import run
+from tests.launch.commands import run, run_forked
 from tests.launch.restored import restored_hash
 from tests.launch.rl_runs import REWARDS, STEPS, digest, lines_of, rl_arguments, steps_of, timeless, written
 from videmo_jax.evaluation.answers.answerer import identity
 from videmo_jax.rl.sample_log import read_samples
 from videmo_jax.sharding.rules import make_mesh
 from videmo_jax.training.checkpoint import read_meta, steps
-
-ALONE = {"JAX_NUM_CPU_DEVICES": "1", **REWARDS}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def arguments(synthetic, after_sft):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, arguments):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    code, output = run(arguments(workdir), **ALONE)
+    code, output = run(arguments(workdir), JAX_NUM_CPU_DEVICES="1", **REWARDS)
     assert code == 0, output
     return workdir
 
@@ -92,7 +90,7 @@ def test_samples_and_held_out_answers_say_what_metrics_say(finished):
 
 def test_a_finished_run_started_again_changes_nothing(finished, arguments):
     before = digest(finished), written(finished), (finished / "metrics.jsonl").read_bytes()
-    code, output = run(arguments(finished), **ALONE)
+    code, output = run_forked(arguments(finished))
     assert code == 0, output
     assert (digest(finished), written(finished), (finished / "metrics.jsonl").read_bytes()) == before
 
@@ -111,9 +109,9 @@ def test_runs_killed_in_every_stage_end_bit_for_bit(workers, finished, arguments
     workdir = tmp_path / "killed"
     train, *more = arguments(workdir, f"--config.rewards.workers={workers}")
     for place, step in KILLS[workers]:
-        code, output = run(["-m", "tests.launch.killed", place, step, *more], **ALONE)
+        code, output = run_forked(["tests/launch/killed.py", place, step, *more])
         assert code == -signal.SIGKILL, (place, code, output)
-    code, output = run([train, *more], **ALONE)
+    code, output = run_forked([train, *more])
     assert code == 0 and re.search("resumed from step [34]", output), output
     assert one_device(workdir) == one_device(finished)
     assert [timeless(line) for line in lines_of(workdir)] == [timeless(line) for line in lines_of(finished)]
@@ -124,13 +122,13 @@ def test_runs_killed_in_every_stage_end_bit_for_bit(workers, finished, arguments
 def test_the_policy_is_evaluated_and_exported(finished, synthetic, tmp_path):
     out = tmp_path / "scores"
     asked = ["--data", synthetic, "--tasks", "MEAD_ID", "--max-new-tokens", "16", "--out", out]
-    code, output = run(["launch/evaluate.py", "--checkpoint", finished, *asked], **ALONE)
+    code, output = run_forked(["launch/evaluate.py", "--checkpoint", finished, *asked])
     assert code == 0, output
     recipe = json.loads((out / "scores.json").read_text())["recipe"]
     assert str(STEPS) in json.dumps(recipe) and identity(finished)["hash"] in json.dumps(recipe)
-    code, output = run(["launch/convert.py", "export", "--checkpoint", finished, "--out", tmp_path / "hf"], **ALONE)
+    code, output = run_forked(["launch/convert.py", "export", "--checkpoint", finished, "--out", tmp_path / "hf"])
     assert code == 0, output
-    code, output = run(["launch/convert.py", "import", "--hf", tmp_path / "hf", "--out", tmp_path / "back"], **ALONE)
+    code, output = run_forked(["launch/convert.py", "import", "--hf", tmp_path / "hf", "--out", tmp_path / "back"])
     assert code == 0, output
     assert digest(tmp_path / "back") == digest(finished)
 
@@ -147,7 +145,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path):
     more, message = WRONG[wrong]
-    code, output = run(arguments(tmp_path / "run", *more), **ALONE)
+    code, output = run_forked(arguments(tmp_path / "run", *more))
     assert code == 1 and message in output.splitlines()[-1], output
     assert "Traceback" not in output
 
@@ -157,6 +155,6 @@ def test_another_init_in_the_place_of_the_first_is_refused_in_one_line(finished,
     """The run itself, say, whose weights are no longer what the policy is to be compared with."""
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
-    code, output = run(arguments(copy, f"--config.init={finished}"), **ALONE)
+    code, output = run_forked(arguments(copy, f"--config.init={finished}"))
     assert code == 1 and "is not the checkpoint that this run began with" in output.splitlines()[-1], output
     assert "Traceback" not in output

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.launch.commands import run, start, train_arguments
+from tests.launch.commands import run, run_forked, start, train_arguments
 from videmo_jax.training.checkpoint import read_meta, read_tokenizer_files, restore_params, steps
 
 STEPS = 14
@@ -105,7 +105,7 @@ def curriculum(tmp_path_factory, synthetic):
     """Makes the arguments of a curriculum over records, and over the same videos."""
     records = tmp_path_factory.mktemp("records") / "records"
     prepared = ["launch/prepare.py", "--emo-cfg", synthetic, "--out", records]
-    code, output = run([*prepared, "--frames", f"min_pixels={112 * 112}", f"max_pixels={112 * 112}"])
+    code, output = run_forked([*prepared, "--frames", f"min_pixels={112 * 112}", f"max_pixels={112 * 112}"])
     assert code == 0, output
 
     def make(workdir, *more, config="configs/curriculum.py"):
@@ -125,7 +125,7 @@ def curriculum(tmp_path_factory, synthetic):
 @pytest.fixture(scope="module")
 def finished_curriculum(tmp_path_factory, curriculum):
     workdir = tmp_path_factory.mktemp("runs") / "curriculum"
-    code, output = run(curriculum(workdir))
+    code, output = run_forked(curriculum(workdir))
     assert code == 0, output
     return workdir
 
@@ -173,11 +173,11 @@ def test_a_stage_alone_starts_from_a_checkpoint(finished_curriculum, curriculum,
     """From the weights after stage one it is the second stage of the whole run, bit for bit."""
     whole, workdir = finished_curriculum, tmp_path / "second"
     alone = {"config": "configs/curriculum.py:stage2"}
-    code, output = run(curriculum(workdir, **alone))
+    code, output = run_forked(curriculum(workdir, **alone))
     assert code != 0 and "name their checkpoint in init" in output and "Traceback" not in output
-    code, output = run(curriculum(tmp_path / "first", config="configs/curriculum.py:stage1"))
+    code, output = run_forked(curriculum(tmp_path / "first", config="configs/curriculum.py:stage1"))
     assert code == 0, output
-    code, output = run(curriculum(workdir, f"--config.init={tmp_path / 'first'}", **alone))
+    code, output = run_forked(curriculum(workdir, f"--config.init={tmp_path / 'first'}", **alone))
     assert code == 0, output
     second = [line["loss"] for line in logged(whole) if line["stage"] == "expression"]
     assert [line["loss"] for line in logged(workdir)] == second
@@ -186,7 +186,7 @@ def test_a_stage_alone_starts_from_a_checkpoint(finished_curriculum, curriculum,
 
 def test_a_finished_run_started_again_changes_nothing(finished, arguments):
     before = digest(finished)
-    code, output = run(arguments(finished))
+    code, output = run_forked(arguments(finished))
     assert code == 0, output
     assert digest(finished) == before
 
@@ -212,12 +212,12 @@ def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(argumen
     """A strict guard stops a run that learns too fast; without it the rest is that of a run that never stopped."""
     whole, workdir = tmp_path / "whole", tmp_path / "stopped"
     fast = ("--config.optimizer.learning_rate=0.1", "--config.checkpoint.every=100", "--config.held_out.samples=0")
-    code, output = run(arguments(whole, *fast, "--config.guard.spike=0"))
+    code, output = run_forked(arguments(whole, *fast, "--config.guard.spike=0"))
     assert code == 0, output
     said = []
     for _ in range(2):  # started again as it is, it stops at the same step
         strict = ("--config.guard.spike=1e-9", "--config.guard.warmup=2")
-        code, output = run(arguments(workdir, *fast, *strict))
+        code, output = run_forked(arguments(workdir, *fast, *strict))
         assert code != 0 and "Traceback" not in output
         said.append(output.strip().splitlines()[-1])
     assert said[0] == said[1] and "the loss leapt" in said[0]
@@ -232,7 +232,7 @@ def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(argumen
 
     without = tmp_path / "without"
     shutil.copytree(workdir, without)
-    code, output = run(
+    code, output = run_forked(
         arguments(without, *fast, "--config.guard.spike=0", f"--config.data.leave_out={workdir / 'stopped.json'}"),
     )
     assert code == 0, output
@@ -241,7 +241,7 @@ def test_a_bad_step_is_not_taken_and_the_run_goes_on_as_its_user_decides(argumen
     assert sorted(listed) == sorted(set(record["samples"]))
     assert logged(without)[-1]["step"] == STEPS and logged(without)[bad - 1]["loss"] != losses[bad]
 
-    code, output = run(arguments(workdir, *fast, "--config.guard.spike=0"))
+    code, output = run_forked(arguments(workdir, *fast, "--config.guard.spike=0"))
     assert code == 0, output
     assert digest(workdir) == digest(whole)
     assert {line["step"]: line["loss"] for line in logged(workdir)} == losses
@@ -267,7 +267,8 @@ def damaged(synthetic, tmp_path):
 
 def test_what_cannot_be_used_is_listed_and_the_run_goes_on(damaged, arguments, tmp_path):
     workdir = tmp_path / "run"
-    code, output = run(arguments(workdir, f"--config.data.root={damaged}", "--config.data.max_skipped_share=0.6"))
+    more = (f"--config.data.root={damaged}", "--config.data.max_skipped_share=0.6", "--config.steps=4")
+    code, output = run_forked(arguments(workdir, *more))
     assert code == 0, output
     lines = [json.loads(line) for line in (workdir / "skipped.jsonl").read_text().splitlines()]
     reasons = " | ".join(line["reason"] for line in lines)
@@ -278,7 +279,7 @@ def test_what_cannot_be_used_is_listed_and_the_run_goes_on(damaged, arguments, t
 
 
 def test_too_much_that_cannot_be_used_stops_the_run(damaged, arguments, tmp_path):
-    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"))
+    code, output = run_forked(arguments(tmp_path / "run", f"--config.data.root={damaged}"))
     assert code != 0
     assert "max_skipped_share = 0.05" in output
     assert "Traceback" not in output
@@ -287,7 +288,7 @@ def test_too_much_that_cannot_be_used_stops_the_run(damaged, arguments, tmp_path
 def test_a_broken_annotation_file_is_refused_at_the_start(damaged, arguments, tmp_path):
     path = damaged / "jsons/train/attribute/full/MEAD_ID.json"
     path.write_text(path.read_text()[:-20])
-    code, output = run(arguments(tmp_path / "run", f"--config.data.root={damaged}"))
+    code, output = run_forked(arguments(tmp_path / "run", f"--config.data.root={damaged}"))
     assert code != 0
     assert "MEAD_ID.json" in output
     assert "Traceback" not in output
@@ -303,7 +304,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_wrong_is_said_in_one_line(wrong, finished, arguments):
     more, expected = WRONG[wrong]
-    code, output = run(arguments(finished, *more))
+    code, output = run_forked(arguments(finished, *more))
     assert code != 0
     assert expected in output
     assert "Traceback" not in output
@@ -313,7 +314,6 @@ WRONG_START = {
     "no such data": (["--config.data.root=nowhere"], "nowhere"),
     "no such config": (["--config=configs/quickstrat.py"], "quickstrat"),
     "a mesh that does not fit": (["--config.mesh.fsdp=3"], "does not fit 1 devices"),
-    "a row too small for anything": (["--config.data.row.tokens=8"], "tokens, a row has 8"),
     "no checkpoint to start from": (["--config.init=nowhere"], "no checkpoint"),
     "no list of samples": (["--config.data.leave_out=nowhere.json"], "nowhere.json: No such file or directory"),
     "steps that are none": (["--profile=0:5"], "it must be STEP:COUNT"),
@@ -333,30 +333,28 @@ WRONG_START = {
 @pytest.mark.parametrize("wrong", WRONG_START)
 def test_what_cannot_start_says_why_in_one_line(wrong, arguments, tmp_path):
     more, expected = WRONG_START[wrong]
-    code, output = run(arguments(tmp_path / "run", *more))
+    code, output = run_forked(arguments(tmp_path / "run", *more))
     assert code != 0
     assert expected in output
     assert "Traceback" not in output
 
 
-def test_a_start_that_was_refused_can_be_corrected_in_the_same_workdir(arguments, tmp_path):
-    assert run(arguments(tmp_path / "run", "--config.data.row.tokens=8"))[0] != 0
-    code, output = run(arguments(tmp_path / "run"))
-    assert code == 0, output
-    assert not (tmp_path / "run" / "skipped.jsonl").exists()
-
-
 def test_a_checkpoint_of_another_model_is_refused(finished, arguments, tmp_path):
     more = (f"--config.init={finished}", "--config.model.text.layers=2")
-    code, output = run(arguments(tmp_path / "run", *more))
+    code, output = run_forked(arguments(tmp_path / "run", *more))
     assert code != 0
     assert "text.layers: 1 there, 2 in the config" in output
     assert "Traceback" not in output
 
 
-def test_a_run_starts_from_a_checkpoint(finished, arguments, tmp_path):
+def test_a_start_that_was_refused_can_be_corrected_in_the_same_workdir(finished, arguments, tmp_path):
+    """It is one that starts from a checkpoint."""
     workdir = tmp_path / "second"
-    code, output = run(arguments(workdir, f"--config.init={finished}"))
+    more = (f"--config.init={finished}", "--config.steps=2")
+    code, output = run_forked(arguments(workdir, *more, "--config.data.row.tokens=8"))
+    assert code != 0 and "tokens, a row has 8" in output and "Traceback" not in output
+    code, output = run_forked(arguments(workdir, *more))
     assert code == 0, output
+    assert not (workdir / "skipped.jsonl").exists()
     assert logged(workdir)[0]["loss"] < logged(finished)[0]["loss"]
     assert read_meta(workdir).origin == {"init": str(finished)}

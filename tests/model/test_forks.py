@@ -42,8 +42,8 @@ def agree(kernel, segments, padding, dtype=jnp.float32, atol=1e-5, width=16):
         out = jax.nn.dot_product_attention(q, k, v, mask=jnp.asarray(sees)[:, None])
         return jnp.sum(out * weights), out
 
-    (_, found), slopes = jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True)(q, k, v)
-    (_, expected), expected_slopes = jax.value_and_grad(theirs, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+    (_, found), slopes = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+    (_, expected), expected_slopes = jax.jit(jax.value_and_grad(theirs, argnums=(0, 1, 2), has_aux=True))(q, k, v)
     np.testing.assert_allclose(*(np.asarray(x, np.float32)[ids > 0] for x in (found, expected)), atol=atol)
     assert bool(jnp.isfinite(found).all())
     for a, b in zip(slopes, expected_slopes, strict=True):

@@ -1,6 +1,7 @@
 """Qwen2.5-VL against transformers in float32: vision blocks, logits, and the gradient of every parameter."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from videmo_jax.data.rows import Batch, Budget, Prepared, build_row, stack_rows
 from videmo_jax.interop.hf_names import hf_tensors, hub_name
 from videmo_jax.model.compute import Compute
 from videmo_jax.model.config import ModelConfig, TextConfig, VisionConfig
-from videmo_jax.model.layers import take_layer
+from videmo_jax.model.layers import scan_layers
 from videmo_jax.model.positions import VisionGrid
 from videmo_jax.model.videmo import VidEmo
 from videmo_jax.model.vision import attention_ids, rotary_angles
@@ -134,8 +135,8 @@ def case(request):
 
 
 def test_vision_blocks_agree(case):
+    """Each block and the merger from transformers' own values, so that each is compared alone."""
     config, theirs, samples, _, graph, state = case
-    tower = nnx.merge(graph, state).vision
     outputs = []
     hooks = [
         block.register_forward_hook(lambda _, __, out: outputs.append(out.detach().numpy()))
@@ -148,28 +149,31 @@ def test_vision_blocks_agree(case):
             thw = torch.tensor([[grid.time, grid.height, grid.width]])
             with torch.no_grad():
                 merged = theirs.model.visual(pixel_values(patches.reshape(-1, patches.shape[-1])), grid_thw=thw)
-            order = window_order(grid, config.vision)
-            x = tower.embed_patches(jnp.asarray(patches), jnp.float32)
-            slab_ids, window_ids = attention_ids(jnp.asarray(patch_hw), config.vision)
-            angles = rotary_angles(jnp.asarray(patch_hw), config.vision)
-            for number, expected in enumerate(outputs):
-                ids = slab_ids if number in config.vision.full_attention else window_ids
-                x = run_block(take_layer(tower.blocks, number), x, angles, ids)
-                ours = np.asarray(x).reshape(-1, x.shape[-1])[order]
-                np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=0)
-                # The next block starts from transformers' own values, so that each is compared alone.
-                back = np.empty_like(expected)
-                back[order] = expected
-                x = jnp.asarray(back.reshape(x.shape))
-            whole = np.asarray(tower(jnp.asarray(patches), jnp.asarray(patch_hw))).reshape(-1, config.text.width)
+            expected = np.empty((len(outputs), *outputs[0].shape), np.float32)
+            expected[:, window_order(grid, config.vision)] = outputs
+            expected = expected.reshape(len(outputs), *patches.shape[:2], -1)
+            ours, whole = tower_by_block(graph, state, patches, patch_hw, expected)
+            np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=0)
+            whole = np.asarray(whole).reshape(-1, config.text.width)
             np.testing.assert_allclose(whole, merged.pooler_output.numpy(), atol=1e-4, rtol=0)
     for hook in hooks:
         hook.remove()
 
 
-@nnx.jit
-def run_block(block, x, angles, ids):
-    return block(x, angles, ids)
+@partial(jax.jit, static_argnums=0)
+def tower_by_block(graph, state, patches, patch_hw, outputs):
+    """Every block's output from what `outputs` [L, S, P, D] says of the block before, and the merged last of them."""
+    tower = nnx.merge(graph, state).vision
+    slab_ids, window_ids = attention_ids(patch_hw, tower.config)
+    angles = rotary_angles(patch_hw, tower.config)
+    inputs = jnp.concatenate([tower.embed_patches(patches, jnp.float32)[None], outputs[:-1]])
+    full = np.isin(np.arange(tower.config.layers), tower.config.full_attention)
+
+    def step(block, nothing, given):
+        x, full = given
+        return nothing, block(x, angles, jnp.where(full, slab_ids, window_ids))
+
+    return scan_layers(tower.blocks, step, jnp.zeros(()), (inputs, full), remat="none")[1], tower.merger(outputs[-1])
 
 
 def window_order(grid, config):
@@ -187,12 +191,17 @@ def window_order(grid, config):
     return np.array(order)
 
 
+@partial(jax.jit, static_argnums=0)
+def logits(graph, state, rows):
+    model = nnx.merge(graph, state)
+    return model.logits(model(rows)[0])
+
+
 def test_logits_agree(case):
     _, theirs, samples, batch, graph, state = case
     with torch.no_grad():
         expected = theirs(**transformers_inputs(batch, samples)).logits.numpy()
-    model = nnx.merge(graph, state)
-    ours = np.asarray(model.logits(model(batch.rows)[0]))
+    ours = np.asarray(logits(graph, state, batch.rows))
     real = batch.rows.segment_ids > 0
     np.testing.assert_allclose(ours[real], expected[real], atol=1e-4, rtol=0)
     assert np.ptp(expected[real]) > 1  # logits that say nothing would agree with anything
@@ -201,9 +210,9 @@ def test_logits_agree(case):
 def test_gradients_agree(case):
     config, theirs, samples, batch, graph, state = case
     theirs.zero_grad()
-    logits = theirs(**transformers_inputs(batch, samples)).logits
+    found = theirs(**transformers_inputs(batch, samples)).logits
     losses = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.long).flatten(), reduction="none"
+        found.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.long).flatten(), reduction="none"
     )
     weights = torch.tensor(batch.weights).flatten()
     loss = (losses * weights).sum() / weights.sum()

@@ -114,22 +114,25 @@ def rows_of_their_own(model):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
 
-@pytest.fixture(scope="module")
-def on_shared_rows(model):
-    """(parameters, batch) -> loss, sums and gradient; one program for each shape of rows."""
-
-    def loss(params, batch):
-        sums = grpo_sums(nnx.merge(model[0], params), batch, Compute(remat="full"), chunk=8, spec=SPEC)
+@partial(jax.jit, static_argnums=0)
+def loss_and_slopes(graph, params, batch):
+    def loss(params):
+        sums = grpo_sums(nnx.merge(graph, params), batch, Compute(remat="full"), chunk=8, spec=SPEC)
         return sums.loss / sums.count, sums
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="dtype")
+def log_probs_of(graph, params, batch, dtype=jnp.float32):
+    return answer_log_probs(nnx.merge(graph, params), batch, Compute(dtype), chunk=5, temperature=SPEC.temperature)
 
 
 @pytest.mark.parametrize("row", [ROW, TIGHT], ids=["several prompts a row", "prompts in several rows"])
-def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own, on_shared_rows, row):
+def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows_of_their_own, row):
     (expected, (count, log_probs)), slopes = rows_of_their_own
     batch = group_batch(0, row)
-    (found, sums), gradients = on_shared_rows(model[1], batch)
+    (found, sums), gradients = loss_and_slopes(*model, batch)
     assert float(sums.count) == count == 8 and float(sums.tokens) == batch.weights.sum()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(slopes), strict=True):
@@ -141,7 +144,7 @@ def test_shared_rows_have_the_loss_and_gradient_of_rows_of_their_own(model, rows
     np.testing.assert_allclose(sums.gap, gap, rtol=1e-4)
 
 
-def test_groups_that_are_left_out_leave_the_loss_and_gradient_of_the_others_alone(model, on_shared_rows):
+def test_groups_that_are_left_out_leave_the_loss_and_gradient_of_the_others_alone(model):
     """Of two rollouts three groups, one without one of its answers, are what they are in a batch of their own."""
     draws = rollouts(0), rollouts(1)
     taken = np.zeros((4, 2, 3), bool)  # place, rollout, answer
@@ -158,7 +161,7 @@ def test_groups_that_are_left_out_leave_the_loss_and_gradient_of_the_others_alon
         by_token = jnp.repeat(jnp.asarray(own)[..., None], SLOTS, axis=-1)
         batch = batch.credited(by_token, jnp.ones(own.shape, bool))
         batch = dataclasses.replace(batch, reference=batch.sampled + jnp.sin(9 * batch.sampled))
-        found.append(on_shared_rows(model[1], batch))
+        found.append(loss_and_slopes(*model, batch))
     ((ours, sums), slopes), ((theirs, expected), others) = found
     assert int(sums.count) == int(expected.count) == 7
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(slopes)) > 1e-2
@@ -170,7 +173,7 @@ def test_groups_that_are_left_out_leave_the_loss_and_gradient_of_the_others_alon
 def test_options_on_shared_rows_are_those_of_rows_of_their_own(model, rows_of_their_own, name):
     (_, (_, log_probs)), _ = rows_of_their_own
     batch, spec = group_batch(0), dataclasses.replace(SPEC, **OBJECTIVES[name])
-    sums = grpo_sums(nnx.merge(*model), batch, chunk=8, spec=spec)
+    sums = jax.jit(lambda params: grpo_sums(nnx.merge(model[0], params), batch, chunk=8, spec=spec))(model[1])
     total, count = by_tokens(Known.of(batch), np.asarray(log_probs, np.float64), spec)
     np.testing.assert_allclose(sums.loss / sums.count, total / count, rtol=0, atol=1e-5)
 
@@ -178,7 +181,7 @@ def test_options_on_shared_rows_are_those_of_rows_of_their_own(model, rows_of_th
 def test_log_probabilities_do_not_depend_on_what_else_is_in_the_row(model, rows_of_their_own):
     (_, (_, expected)), _ = rows_of_their_own
     batch = group_batch(0)
-    found = answer_log_probs(nnx.merge(*model), batch, chunk=5, temperature=SPEC.temperature)
+    found = log_probs_of(*model, batch)
     held = by_answer(batch, batch.drawn >= 0) > 0
     np.testing.assert_allclose(by_answer(batch, found)[held], np.asarray(expected)[held], rtol=0, atol=2e-5)
     np.testing.assert_array_equal(np.asarray(found)[batch.drawn < 0], 0)
@@ -187,7 +190,7 @@ def test_log_probabilities_do_not_depend_on_what_else_is_in_the_row(model, rows_
     row = np.nonzero(first)[0]
     tokens[row, batch.slots[first]] += 1
     changed = dataclasses.replace(batch, rows=dataclasses.replace(batch.rows, tokens=tokens))
-    after = answer_log_probs(nnx.merge(*model), changed, chunk=5, temperature=SPEC.temperature)
+    after = log_probs_of(*model, changed)
     before, after = by_answer(batch, found), by_answer(batch, after)
     np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
     assert len(row) == 4 and (np.abs(after[:, 0] - before[:, 0]).max(axis=-1) > 1e-3).all()
@@ -289,7 +292,7 @@ def test_the_objective_equals_numpy_in_float64(name):
             np.testing.assert_allclose(slope[index], (loss(*moved[0]) - loss(*moved[1])) / 2e-6, rtol=1e-3, atol=1e-5)
 
 
-def test_log_probabilities_of_no_use_make_no_nan():
+def test_log_probabilities_of_no_use_make_no_nan(model):
     batch = group_batch(0)
     weights = np.zeros_like(batch.weights)
     weights[0] = batch.weights[0]
@@ -299,9 +302,8 @@ def test_log_probabilities_of_no_use_make_no_nan():
         sampled=np.where(weights > 0, batch.sampled, -np.inf),
         reference=np.where(weights > 0, batch.reference, 3e38),
     )
-    graph, params = nnx.split(VidEmo(CONFIG, nnx.Rngs(1)))
-    gradients = jax.grad(lambda p: grpo_sums(nnx.merge(graph, p), left_out, chunk=8, spec=SPEC).loss)(params)
-    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(gradients))
+    _, gradients = loss_and_slopes(*model, left_out)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-4), ("bfloat16", 2e-2)])
@@ -318,7 +320,7 @@ def test_the_sampler_and_the_trainer_have_the_same_log_probabilities(model, dtyp
     assert answers.lengths.min() < answers.lengths.max()
     found = [Rollout(p, *x) for p, *x in zip(prompts, answers.tokens, answers.lengths, answers.log_probs, strict=True)]
     batch = build_groups(found)
-    ours = answer_log_probs(nnx.merge(graph, params), batch, Compute(jnp.dtype(dtype)), chunk=16, temperature=0.9)
+    ours = log_probs_of(graph, params, batch, dtype=jnp.dtype(dtype))
     assert np.abs(np.asarray(ours) - batch.sampled).max() < within
 
 

@@ -85,9 +85,12 @@ def seeds():
     return jnp.arange(12, dtype=jnp.uint32)
 
 
+GREEDY = Decoding(24)
+
+
 @pytest.mark.parametrize(
     "decoding",
-    [Decoding(24), Decoding(12, answers=3, temperature=0.8, top_p=0.9)],
+    [GREEDY, Decoding(12, answers=3, temperature=0.8, top_p=0.9)],
     ids=["greedy", "sampled, three answers to each"],
 )
 def test_shared_rows_give_the_answers_of_whole_prompts(model, both, decoding):
@@ -106,7 +109,7 @@ def test_shared_rows_give_the_answers_of_whole_prompts(model, both, decoding):
 def test_rows_of_several_devices(model, both):
     """A row and its questions on each of four devices."""
     rows, questions, _ = both
-    fixed = dict(decoding=Decoding(8), stop_ids=(STOP,), banned_ids=(STOP, PAD))
+    fixed = dict(decoding=GREEDY, stop_ids=(STOP,), banned_ids=(STOP, PAD))
     alone = generate(*model, rows, seeds().reshape(4, 3), questions, **fixed)
     mesh = make_mesh({"data": -1}, jax.devices()[:4])
     spread = jax.tree.map(lambda a: jax.device_put(a, batch_sharding(mesh, a.shape)), (rows, questions))
@@ -116,6 +119,12 @@ def test_rows_of_several_devices(model, both):
     np.testing.assert_allclose(apart.log_probs, alone.log_probs, atol=1e-5)
 
 
+@jax.jit
+def at_random(key, logits):
+    """One token for each row of logits [N, V]."""
+    return _at_random(jax.random.uniform(key, (2, 1, len(logits))), logits[None])[0]
+
+
 def test_tokens_are_drawn_by_their_probability():
     """300 tokens (two blocks and a part of a third), some impossible: every frequency within 5 deviations."""
     rng = np.random.default_rng(0)
@@ -123,7 +132,7 @@ def test_tokens_are_drawn_by_their_probability():
     logits[[0, 100, 127, 128, 299]] = -np.inf
     logits[130:256] -= 8
     count = 40_000
-    drawn = _at_random(jax.random.key(1), jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, 300)))
+    drawn = at_random(jax.random.key(1), jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, 300)))
     found = np.bincount(np.asarray(drawn), minlength=300)
     expected = np.exp(logits - logits.max())
     expected *= count / expected.sum()
@@ -139,7 +148,7 @@ def test_only_what_is_possible_is_drawn_at_the_edges():
     for place in (0, 127, 128, 299):
         logits = np.full((64, 300), -np.inf, np.float32)
         logits[:, place] = 3.0
-        assert (np.asarray(_at_random(jax.random.key(place), jnp.asarray(logits))) == place).all()
+        assert (np.asarray(at_random(jax.random.key(place), jnp.asarray(logits))) == place).all()
     logits = np.full((100_000, 3), -np.inf, np.float32)
     logits[:, :2] = [0.0, -17.0]  # 1 + 4e-8 is 1 in float32
-    assert (np.asarray(_at_random(jax.random.key(0), jnp.asarray(logits))) < 2).all()
+    assert (np.asarray(at_random(jax.random.key(0), jnp.asarray(logits))) < 2).all()

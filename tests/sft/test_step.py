@@ -1,6 +1,7 @@
 """The training step: one compilation, the same numbers on any mesh, losses that do not depend on the split."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def test_training_compiles_once_and_learns(on_one_device):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("shape", [{"fsdp": 4}, {"fsdp": 2, "tensor": 2}, {"data": 2, "tensor": 2}], ids=str)
+@pytest.mark.parametrize("shape", [{"fsdp": 2, "tensor": 2}, {"data": 2, "tensor": 2}], ids=str)
 def test_a_mesh_of_four_gives_the_numbers_of_one_device(shape, on_one_device):
     losses, state, step = train(make_mesh(shape))
     np.testing.assert_allclose(losses, on_one_device[0], atol=1e-5, rtol=0)
@@ -109,13 +110,12 @@ def test_rings_of_a_torus_give_the_numbers_of_one_device(on_one_device):
 def test_a_batch_cut_into_microbatches_has_the_loss_and_gradient_of_the_whole():
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     params = initial_params(CONFIG, mesh, seed=0)
-    rows = jax.tree.map(lambda *x: np.concatenate(x), batch(0), batch(1))
     found = []
-    for count in (1, 2, 4, 8):
+    for count in (1, 2, 4):
         spec = ComputeSpec(dtype="float32", loss_chunk=32, microbatches=count)
         run = jax.jit(gradient_sums(CONFIG, mesh, spec, next_token_sums))
         with jax.set_mesh(mesh), products_in("float32"):
-            sums, gradients = run(params, to_devices(rows, mesh))
+            sums, gradients = run(params, to_devices(batch(0), mesh))
         found.append((sums.loss / sums.tokens, jax.tree.map(lambda x, tokens=sums.tokens: x / tokens, gradients)))
     for loss, gradients in found[1:]:
         np.testing.assert_allclose(loss, found[0][0], atol=1e-6, rtol=0)
@@ -168,21 +168,26 @@ def test_tokens_and_samples_are_those_of_all_rows(on_one_device):
     assert found["samples"] == 4
 
 
-def test_loss_does_not_depend_on_chunks_or_rows():
+@pytest.fixture(scope="module")
+def sums():
+    """The loss of rows, by one model, in programs that are compiled once for rows of one shape."""
     model = VidEmo(CONFIG, nnx.Rngs(1))
-    whole = next_token_sums(model, batch(0), chunk=48)
+    return jax.jit(partial(next_token_sums, model), static_argnames="chunk")
+
+
+def test_loss_does_not_depend_on_chunks_or_rows(sums):
+    whole = sums(batch(0), chunk=48)
     for chunk in (1, 7, 100):
-        np.testing.assert_allclose(next_token_sums(model, batch(0), chunk=chunk).loss, whole.loss, rtol=1e-6)
-    alone = [next_token_sums(model, stack_rows([build_row([s], BUDGET, CONFIG.vision)])) for s in samples(0)]
+        np.testing.assert_allclose(sums(batch(0), chunk=chunk).loss, whole.loss, rtol=1e-6)
+    alone = [sums(stack_rows([build_row([s], BUDGET, CONFIG.vision)])) for s in samples(0)]
     np.testing.assert_allclose(sum(float(a.loss) for a in alone), whole.loss, rtol=1e-6)
     assert sum(float(a.tokens) for a in alone) == float(whole.tokens)
 
 
-def test_samples_packed_into_one_row_have_the_loss_of_rows_of_their_own():
-    model = VidEmo(CONFIG, nnx.Rngs(1))
-    apart = next_token_sums(model, batch(0))
+def test_samples_packed_into_one_row_have_the_loss_of_rows_of_their_own(sums):
+    apart = sums(batch(0), chunk=48)
     together = build_row(samples(0), Budget(tokens=130, slabs=9, patches=28), CONFIG.vision)
-    packed = next_token_sums(model, stack_rows([together]))
+    packed = sums(stack_rows([together]))
     np.testing.assert_allclose(packed.loss, apart.loss, rtol=1e-5)
     assert float(packed.tokens) == float(apart.tokens)
     assert set(np.unique(together.rows.segment_ids)) == {0, 1, 2, 3, 4}
