@@ -10,7 +10,7 @@ from videmo_jax.rl.recipe import of_slice, rl_recipe
 KEPT = {"compute.remat": "dots", "compute.vision_remat": "dots"}
 SLICES = {
     "v5p-4x4x4": {"mesh.fsdp": 64, "rollout.tensor": 4, **KEPT},
-    "v6e-16x16": {"mesh.fsdp": 128, "mesh.tensor": 2, "rollout.tensor": 4, **KEPT},
+    "v6e-16x16": {"mesh.fsdp": 128, "mesh.tensor": 2, **KEPT},
 }
 
 

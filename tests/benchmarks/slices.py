@@ -24,8 +24,6 @@ RECIPES = (  # recipe, topology, slices
     ("videmo_7b_rl.py", "v5p:4x4x4", 1),
     ("videmo_7b_rl.py:v6e-16x16", "v6e:16x16", 1),
     ("videmo_3b_rl.py", "v5e:4x4", 1),
-    ("videmo_32b_rl.py", "v5p:2x2x4", 1),
-    ("videmo_72b_rl.py", "v5p:2x4x4", 1),
 )
 HEADER = """# Recipes on slices
 

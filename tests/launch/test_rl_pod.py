@@ -97,17 +97,18 @@ def test_two_processes_give_the_updates_of_one_device(one, arguments, after_sft,
 
 
 def test_one_step_of_staleness_gives_the_same_on_two_processes(arguments, after_sft, tmp_path):
-    """Also where the frozen reference judges captions, of which the processes have different numbers."""
+    """Also where the frozen reference judges captions, of which the processes have different numbers, and where two
+    devices answer together."""
     mixed = f"(('caption_*',('tree',2),('caption',1)),('C*',('task',1),('{OWN}:share_of_a',3)))"
     more = ("rollout.staleness=1", "rewards.workers=1", "rewards.caption=reference", f"rewards.mixed={mixed}")
-    more += ("rewards.max_failed_share=1.0",)  # few are left that have no mixture
+    more += ("rewards.max_failed_share=1.0", "rollout.draws=1")  # few are left that have no mixture
 
     def stale(name, *mesh):
         return [*arguments(tmp_path / name, *mesh), *(f"--config.{each}" for each in more)]
 
     code, output = run(stale("one", *ALONE["one"][1:]), JAX_NUM_CPU_DEVICES="1", **REWARDS)
     assert code == 0, output
-    run_pair(stale("pair", *PAIRS["fsdp"]), tmp_path, **REWARDS)
+    run_pair([*stale("pair", *PAIRS["fsdp"]), "--config.rollout.tensor=2"], tmp_path, **REWARDS)
     same_updates(tmp_path / "pair", tmp_path / "one", after_sft)
     assert {"reward/mixed/caption", "reward/mixed/tree", "held_out/mixed/caption"} <= {
         name for line in lines_of(tmp_path / "pair") for name in line
