@@ -65,6 +65,24 @@ def test_the_programs_of_a_small_rl_recipe_share_a_small_slice():
 
 
 @pytest.mark.slow
+def test_a_reference_of_adapters_takes_their_own_size_and_the_rollout_gathers_plain_weights():
+    more = ("--config.mesh.fsdp=4", "--config.mesh.tensor=1", "--config.model.lora.rank=4", "--topology", "v5e:2x2")
+    code, output = run(["launch/compile.py", *SMALL_RL, *more])
+    assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
+    programs = told["programs"]
+    # Two layers, rank 4, what goes in and out of q, k, v, o, gate, up and down; in bfloat16, a quarter on each device.
+    adapters = 2 * 4 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 384))
+    prompts = 2 * (224 * 24 + 4 * 128 * (1176 + 8))
+    assert programs["update"]["hbm"]["beside"] - prompts == pytest.approx(2 * adapters / 4, abs=100)
+    # Adapters and two moments of each; the weights are the reference's, too.
+    assert programs["reference"]["hbm"]["beside"] - prompts == pytest.approx(3 * 4 * adapters / 4, abs=100)
+    # Three quarters of the plain weights come in bfloat16; in float32 they would be twice as much.
+    plain = 2 * (told["parameters"] - adapters)
+    assert programs["gather"]["collective_bytes"] == pytest.approx(plain * 3 / 4, rel=0.1)
+
+
+@pytest.mark.slow
 def test_an_rl_recipe_that_does_not_fit_says_so():
     """Twenty thousand prompts on a device, 0.6 MB each."""
     code, output = run(["launch/compile.py", *SMALL_RL, "--topology", "v5e:2x2", "--config.batch=40960"])
